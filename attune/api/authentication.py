@@ -1,0 +1,86 @@
+"""Who calls: somebody with a token, somebody on this machine through the socket file, or nobody in particular."""
+
+from ipaddress import ip_address
+from urllib.parse import urlsplit
+
+from starlette.requests import Request
+
+from attune.access.identities import Identities
+from attune.access.model import Caller, How
+from attune.api.endpoints import SAFE_METHODS, Access, Endpoint, Permission
+from attune.base.errors import Forbidden, Unauthenticated
+
+LOCAL_SCOPE = "attune.local"
+"""Set in the ASGI scope of requests that came through the socket file."""
+
+_PROXY_HEADERS = ("forwarded", "via")
+_ANONYMOUS = Caller(How.ANONYMOUS, None)
+_LOCAL = Caller(How.LOCAL, None)
+
+
+class Gate:
+    """Lets callers through to a route, or says why not. Whatever is not allowed is forbidden."""
+
+    def __init__(self, identities: Identities, *, anonymous_read: bool) -> None:
+        self._identities = identities
+        self._anonymous_read = anonymous_read
+
+    async def caller(self, request: Request, endpoint: Endpoint) -> Caller:
+        """Who calls. Raises Unauthenticated or Forbidden."""
+        if request.method not in SAFE_METHODS:
+            _refuse_foreign_pages(request)
+        if request.scope.get(LOCAL_SCOPE):
+            return _LOCAL
+        if endpoint.access is Access.PUBLIC:
+            return _ANONYMOUS
+        token = _bearer(request)
+        if token is None:
+            return self._without_token(request, endpoint)
+        identity = await self._identities.authenticate(token)
+        if isinstance(endpoint.access, Permission) and not identity.administrator:
+            raise Forbidden(f"Insufficient permissions: {endpoint.access.resource}:{endpoint.access.action}")
+        return Caller(How.TOKEN, identity)
+
+    def _without_token(self, request: Request, endpoint: Endpoint) -> Caller:
+        allowed = self._anonymous_read and isinstance(endpoint.access, Permission) and endpoint.access.anonymous
+        if not allowed:
+            raise Unauthenticated("Send a token: Authorization: Bearer …; POST /auth/login gives one.")
+        if any(name in _PROXY_HEADERS or name.startswith("x-forwarded") for name in request.headers):
+            raise Unauthenticated(
+                "Anonymous reading is for callers on this machine, and this request came through a proxy."
+            )
+        if not _names_this_machine(request.headers.get("host", "")):
+            raise Unauthenticated(
+                "Anonymous reading is for callers on this machine, and the Host header names another."
+            )
+        return _ANONYMOUS
+
+
+def _bearer(request: Request) -> str | None:
+    header = request.headers.get("authorization")
+    if header is None:
+        return None
+    scheme, _, token = header.partition(" ")
+    if scheme.lower() != "bearer" or not token:
+        raise Unauthenticated("The Authorization header must be: Bearer, a space, and a token.")
+    return token.strip()
+
+
+def _refuse_foreign_pages(request: Request) -> None:
+    """A page of another site may not make a browser change something here."""
+    if request.headers.get("sec-fetch-site", "same-origin") not in {"same-origin", "none"}:
+        raise Forbidden("A page of another site may not do this.")
+    origin = request.headers.get("origin")
+    if origin is None:
+        return
+    _, _, authority = origin.partition("://")
+    if not authority or authority != request.headers.get("host"):
+        raise Forbidden(f"A page of {origin} may not do this.")
+
+
+def _names_this_machine(host: str) -> bool:
+    try:
+        name = urlsplit(f"//{host}").hostname or ""
+        return name == "localhost" or ip_address(name).is_loopback
+    except ValueError:
+        return False

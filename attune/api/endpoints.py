@@ -1,0 +1,69 @@
+"""Endpoints: what a route takes, what it asks of its caller, and who answers."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, Final, Generic, TypeVar
+
+from pydantic import BaseModel
+from starlette.requests import Request
+from starlette.responses import Response
+
+from attune.access.model import Caller
+from attune.api.paging import Query
+
+Q = TypeVar("Q", bound=Query)
+B = TypeVar("B", bound=BaseModel | None)
+
+
+class Access(Enum):
+    """What a route asks of its caller, beside the permission that it names."""
+
+    PUBLIC = "public"
+    """Nothing at all."""
+    IDENTITY = "identity"
+    """That it is known who they are."""
+
+
+@dataclass(frozen=True, slots=True)
+class Permission:
+    """The right to do `action` with `resource`. `anonymous`: also for nobody in particular, if settings allow it."""
+
+    resource: str
+    action: str
+    anonymous: bool = False
+
+
+class NoQuery(Query):
+    """A route without query parameters."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call(Generic[Q, B]):
+    """A request that was checked: who calls, and with what."""
+
+    caller: Caller
+    path: Mapping[str, Any]
+    query: Q
+    body: B
+    request: Request
+
+
+Handler = Callable[[Call[Any, Any]], Awaitable[Response]]
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A route. `path` is Starlette's; `{id}` in it is a number."""
+
+    method: str
+    path: str
+    access: Access | Permission
+    handler: Handler
+    summary: str
+    query: type[Query] = NoQuery
+    body: type[BaseModel] | None = None
+    aliases: tuple[str, ...] = ()
+
+
+SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})

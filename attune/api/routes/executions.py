@@ -1,0 +1,229 @@
+"""Executions: what ran, what runs, what waits; and asking for one."""
+
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Annotated, Any
+
+import anyio
+import anyio.to_thread
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.responses import PlainTextResponse, Response
+
+from attune.api.answers import fragment, many, one
+from attune.api.endpoints import Call, Endpoint, NoQuery, Permission
+from attune.api.masks import masked, refuse_masks
+from attune.api.paging import Id, IdPageQuery, Query
+from attune.base.errors import NotFound
+from attune.base.json import loads
+from attune.base.states import ExecutionStatus
+from attune.bus import queries as bus
+from attune.catalog.definitions import Definitions
+from attune.database.paging import Where
+from attune.database.pool import Connection, Database, Row
+from attune.executions import queries
+from attune.executions.completion import Waiters
+from attune.executions.requests import Requests
+from attune.workers.logs import STREAMS, Logs
+from attune.workers.scripts import script_path
+
+_LONGEST_WAIT = 30
+_LOOK_AGAIN = 5.0
+
+
+class ExecutionQuery(IdPageQuery):
+    """`action_ref`, `rule_ref` and `trigger_ref` take `pack.*` as well."""
+
+    status: ExecutionStatus | None = None
+    action_ref: str | None = None
+    pack_name: str | None = None
+    rule_ref: str | None = None
+    trigger_ref: str | None = None
+    executor: Id | None = None
+    enforcement: Id | None = None
+    event: Id | None = None
+    parent: Id | None = None
+    top_level_only: bool = False
+    result_contains: str | None = None
+
+
+class WaitQuery(Query):
+    wait: Annotated[int, Field(ge=0, le=_LONGEST_WAIT)] = 0
+
+
+class LogQuery(Query):
+    tail: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+
+
+class ExecuteBody(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    action_ref: Annotated[str, Field(min_length=1, max_length=255)]
+    parameters: dict[str, Any] = {}
+
+
+class ExecutionRoutes:
+    def __init__(
+        self, database: Database, definitions: Definitions, requests: Requests, waiters: Waiters, logs: Logs
+    ) -> None:
+        self._database = database
+        self._definitions = definitions
+        self._requests = requests
+        self._waiters = waiters
+        self._logs = logs
+
+    def endpoints(self) -> list[Endpoint]:
+        read = Permission("executions", "read", anonymous=True)
+        path = "/api/v1/executions/{id}"
+        return [
+            Endpoint("GET", "/api/v1/executions", read, self.list, "List executions", query=ExecutionQuery),
+            Endpoint(
+                "POST",
+                "/api/v1/executions/execute",
+                Permission("actions", "execute"),
+                self.execute,
+                "Run an action; with `wait`, answer when it has ended or after so many seconds",
+                query=WaitQuery,
+                body=ExecuteBody,
+            ),
+            Endpoint("GET", path, read, self.show, "Show an execution", query=WaitQuery),
+            Endpoint(
+                "POST", f"{path}/cancel", Permission("executions", "cancel"), self.cancel, "Ask an execution to stop"
+            ),
+            Endpoint(
+                "GET",
+                f"{path}/logs/{{stream}}",
+                Permission("executions", "logs"),
+                self.log,
+                "What an execution printed to stdout or stderr",
+                query=LogQuery,
+            ),
+        ]
+
+    async def list(self, call: Call[ExecutionQuery, None]) -> Response:
+        async with self._database.acquire() as connection:
+            page = await queries.executions_page(connection, _where(call.query), call.query.window())
+            dead = await _dead_letters(connection, page.rows)
+        items = [_summary(row, dead) for row in page.rows]
+        return many(items, page, call.query, items[-1]["id"] if items else None)
+
+    async def execute(self, call: Call[WaitQuery, ExecuteBody]) -> Response:
+        refuse_masks(call.body.parameters, "/parameters")
+        execution_id = await self._requests.execute(call.body.action_ref, call.body.parameters, call.caller.id)
+        return one(await self._after(execution_id, call.query.wait), status=HTTPStatus.CREATED)
+
+    async def show(self, call: Call[WaitQuery, None]) -> Response:
+        return one(await self._after(call.path["id"], call.query.wait))
+
+    async def cancel(self, call: Call[NoQuery, None]) -> Response:
+        await self._requests.cancel(call.path["id"])
+        return one(await self._view(call.path["id"]))
+
+    async def log(self, call: Call[LogQuery, None]) -> Response:
+        stream = call.path["stream"]
+        if stream not in STREAMS:
+            raise NotFound(f"There is no stream {stream}; there are stdout and stderr.")
+        async with self._database.acquire() as connection:
+            if await queries.execution(connection, call.path["id"]) is None:
+                raise NotFound(f"There is no execution {call.path['id']}.")
+        text = await anyio.to_thread.run_sync(self._logs.read, call.path["id"], stream, call.query.tail)
+        return PlainTextResponse(text)
+
+    async def _after(self, execution_id: int, seconds: int) -> dict[str, Any]:
+        """The execution when it has ended, or as it is after some seconds."""
+        deadline = anyio.current_time() + seconds
+        with self._waiters.expect(f"execution:{execution_id}") as ended:
+            while True:
+                view = await self._view(execution_id)
+                left = deadline - anyio.current_time()
+                if left <= 0 or ExecutionStatus(view["status"]).is_terminal:
+                    return view
+                with anyio.move_on_after(min(left, _LOOK_AGAIN)):
+                    await ended.wait()
+
+    async def _view(self, execution_id: int) -> dict[str, Any]:
+        async with self._database.acquire() as connection:
+            row = await queries.execution_row(connection, execution_id)
+            if row is None:
+                raise NotFound(f"There is no execution {execution_id}.")
+            dead = await _dead_letters(connection, [row])
+        action = self._definitions.actions.by_ref.get(row["action_ref"])
+        return _summary(row, dead) | {
+            "action": row["action"],
+            "config": masked(loads(row["config"]), action),
+            "executor": row["executor"],
+            "result": fragment(row["result"]),
+            "causation_id": row["causation_id"],
+            "depth": row["depth"],
+            "script": self._script(row["action_ref"]),
+        }
+
+    def _script(self, action_ref: str) -> str | None:
+        action = self._definitions.actions.by_ref.get(action_ref)
+        pack = self._definitions.packs.by_ref.get(action.pack_ref) if action else None
+        path = script_path(action, pack) if action and pack else None
+        return None if path is None else str(path)
+
+
+def _where(query: ExecutionQuery) -> Where:
+    where = Where()
+    for name in ("status", "executor", "parent", "enforcement"):
+        where.add_if(f"e.{name} = {{}}", getattr(query, name))
+    where.add_if("n.event = {}", query.event)
+    for column, ref in (
+        ("e.action_ref", query.action_ref),
+        ("n.rule_ref", query.rule_ref),
+        ("n.trigger_ref", query.trigger_ref),
+    ):
+        if ref is not None and ref.endswith(".*"):
+            where.add(f"starts_with({column}, {{}})", ref.removesuffix("*"))
+        else:
+            where.add_if(f"{column} = {{}}", ref)
+    if query.pack_name is not None:
+        where.add("starts_with(e.action_ref, {})", f"{query.pack_name}.")
+    if query.top_level_only:
+        where.add("e.parent IS NULL")
+    if query.result_contains is not None:
+        where.add("strpos(lower(e.result::text), lower({})) > 0", query.result_contains)
+    return where
+
+
+async def _dead_letters(connection: Connection, rows: Sequence[Row]) -> dict[str, int]:
+    """The dead letters that executions wait for, by subject."""
+    waiting = [f"execution:{row['id']}" for row in rows if not ExecutionStatus(row["status"]).is_terminal]
+    return await bus.dead_letters_about(connection, waiting) if waiting else {}
+
+
+def _summary(row: Row, dead: Mapping[str, int]) -> dict[str, Any]:
+    return {
+        "id": row["id"],
+        "action_ref": row["action_ref"],
+        "status": row["status"],
+        "parent": row["parent"],
+        "enforcement": row["enforcement"],
+        "event": row["event"],
+        "rule_ref": row["rule_ref"],
+        "trigger_ref": row["trigger_ref"],
+        "original_execution": row["original_execution"],
+        "worker": row["worker"],
+        "correlation_id": row["correlation_id"],
+        "waiting_for": _waiting_for(row, dead),
+        "created": row["created"],
+        "started_at": row["started_at"],
+        "finished_at": row["finished_at"],
+        "updated": row["updated"],
+    }
+
+
+def _waiting_for(row: Row, dead: Mapping[str, int]) -> str | None:
+    letter = dead.get(f"execution:{row['id']}")
+    if letter is not None:
+        return f"somebody to look at dead letter {letter}"
+    match ExecutionStatus(row["status"]):
+        case ExecutionStatus.REQUESTED | ExecutionStatus.SCHEDULING:
+            return "the scheduler"
+        case ExecutionStatus.SCHEDULED:
+            return f"a free slot of worker {row['worker']}"
+        case ExecutionStatus.CANCELING:
+            return "its process to end"
+        case _:
+            return None

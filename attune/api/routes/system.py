@@ -1,0 +1,69 @@
+"""What the server is, where it has its things, and how it is doing."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from starlette.responses import Response
+
+from attune import __version__
+from attune.api.answers import one
+from attune.api.endpoints import Call, Endpoint, NoQuery, Permission
+from attune.base.clock import Clock
+from attune.bus import queries
+from attune.bus.bus import Bus
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """What does not change while the server runs. `database` says where it is, without a password."""
+
+    url: str
+    pid: int
+    data: str
+    database: str
+    started_at: datetime
+    demo: bool
+    anonymous: str
+
+
+class SystemRoutes:
+    def __init__(
+        self, about: About, bus: Bus, clock: Clock, running: Callable[[], int], timers: Callable[[], int]
+    ) -> None:
+        """`running` and `timers` count the executions that run and the timers that wait."""
+        self._about = about
+        self._bus = bus
+        self._clock = clock
+        self._running = running
+        self._timers = timers
+
+    def endpoints(self) -> list[Endpoint]:
+        return [
+            Endpoint(
+                "GET", "/api/v1/system/status", Permission("system", "read"), self.status, "How the server is doing"
+            )
+        ]
+
+    async def status(self, _: Call[NoQuery, None]) -> Response:
+        async with self._bus.database.acquire() as connection:
+            waiting = await queries.waiting_by_queue(connection)
+            dead = await queries.count_dead_letters(connection)
+        about = self._about
+        status: dict[str, Any] = {
+            "version": __version__,
+            "url": about.url,
+            "pid": about.pid,
+            "data": about.data,
+            "database": about.database,
+            "started_at": about.started_at,
+            "uptime_seconds": round((self._clock.now() - about.started_at).total_seconds()),
+            "demo": about.demo,
+            "anonymous": about.anonymous,
+            "running_executions": self._running(),
+            "waiting_timers": self._timers(),
+            "waiting_deliveries": sum(count for count, _ in waiting.values()),
+            "dead_letters": dead,
+        }
+        return one(status)

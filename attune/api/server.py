@@ -1,0 +1,163 @@
+"""The ASGI application: routes, and around each of them the same checks and the same answers to errors."""
+
+import re
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from http import HTTPStatus
+from typing import Any
+
+import structlog
+from pydantic import BaseModel, ValidationError
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Match, Route
+
+from attune.api.authentication import Gate
+from attune.api.endpoints import Access, Call, Endpoint, Permission
+from attune.api.paging import Query, id_of
+from attune.api.problems import HttpError, problem_response, unexpected_response
+from attune.base import json
+from attune.base.errors import AttuneError, BadInput, NotFound, Problem, StartError
+from attune.base.validation import problems_of
+from attune.database.ids import uuid7
+
+log = structlog.get_logger()
+
+
+class Api:
+    """Makes the application of endpoints."""
+
+    def __init__(self, endpoints: Iterable[Endpoint], gate: Gate, *, max_body_size: int) -> None:
+        """Raises StartError for an endpoint that does not say who may use it."""
+        self.endpoints = tuple(endpoints)
+        self._gate = gate
+        self._max_body_size = max_body_size
+        for endpoint in self.endpoints:
+            if not isinstance(endpoint.access, Access | Permission):
+                raise StartError(f"{endpoint.method} {endpoint.path} declares no permission.")
+
+    def application(self) -> Starlette:
+        """The ASGI application."""
+        application = Starlette(
+            routes=[
+                Route(endpoint.path, self._responder(endpoint), methods=[endpoint.method, *endpoint.aliases])
+                for endpoint in self.endpoints
+            ],
+            exception_handlers={HTTPException: _no_such_route},
+        )
+        # A redirect would be an answer without words, at an address that the caller's Host header makes up.
+        application.router.redirect_slashes = False
+        return application
+
+    def _responder(self, endpoint: Endpoint) -> Callable[[Request], Awaitable[Response]]:
+        async def respond(request: Request) -> Response:
+            instance = str(uuid7())
+            try:
+                call = await self._checked(request, endpoint)
+                response = await endpoint.handler(call)
+            except AttuneError as error:
+                response = problem_response(error, instance)
+            except ClientDisconnect:
+                response = Response(status_code=HTTPStatus.BAD_REQUEST)
+            except Exception:
+                log.exception("a request failed", request=instance, method=request.method, path=request.scope["path"])
+                response = unexpected_response(instance)
+            response.headers["X-Request-Id"] = instance
+            return response
+
+        return respond
+
+    async def _checked(self, request: Request, endpoint: Endpoint) -> Call[Any, Any]:
+        caller = await self._gate.caller(request, endpoint)
+        return Call(
+            caller,
+            _path(request),
+            _query(request, endpoint.query),
+            await self._body(request, endpoint.body),
+            request,
+        )
+
+    async def _body(self, request: Request, model: type[BaseModel] | None) -> BaseModel | None:
+        raw = await self._read(request)
+        if model is None:
+            if raw.strip() not in {b"", b"{}"}:
+                raise BadInput("This route takes no body.")
+            return None
+        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if raw and kind != "application/json" and not re.fullmatch(r"application/[\w.-]+\+json", kind):
+            raise HttpError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "Send the body as Content-Type: application/json.")
+        if not raw:
+            raise BadInput("The body is missing; it must be a JSON object.")
+        value = json.parse(raw)
+        try:
+            return model.model_validate(value, strict=True)
+        except ValidationError as error:
+            raise BadInput("The body is wrong.", problems_of(error, model)) from error
+
+    async def _read(self, request: Request) -> bytes:
+        declared = request.headers.get("content-length", "")
+        if declared.isdecimal() and int(declared) > self._max_body_size:
+            raise self._too_large(request)
+        body = bytearray()
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > self._max_body_size:
+                raise self._too_large(request)
+        return bytes(body)
+
+    def _too_large(self, request: Request) -> HttpError:
+        # Who asks first sends nothing after a refusal. To hang up on the others would make the system throw this
+        # answer away before they read it: uvicorn swallows what they still send.
+        headers = {"Connection": "close"} if "expect" in request.headers else {}
+        return HttpError(
+            HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+            f"The body is larger than {self._max_body_size} bytes, which server.max_body_size allows.",
+            headers,
+        )
+
+
+def _path(request: Request) -> Mapping[str, Any]:
+    values = dict(request.path_params)
+    for name, value in values.items():
+        if isinstance(value, str) and "\x00" in value:
+            raise NotFound("There is nothing with a NUL character in its name.")
+        if name == "id":
+            values[name] = id_of(value)
+            if values[name] is None:
+                raise NotFound(f"There is nothing with the id {value}.")
+    return values
+
+
+def _query(request: Request, model: type[Query]) -> Query:
+    values: dict[str, str] = {}
+    for name, value in request.query_params.multi_items():
+        if name in values:
+            raise BadInput("The query is wrong.", [Problem(f"/{name}", "stands there twice")])
+        if "\x00" in value:
+            raise BadInput("The query is wrong.", [Problem(f"/{name}", "holds a NUL character")])
+        values[name] = value
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise BadInput("The query is wrong.", problems_of(error, model)) from error
+
+
+async def _no_such_route(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    path, instance = request.scope["path"], str(uuid7())
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        headers = {"Allow": ", ".join(_methods_of(request))}
+        problem = HttpError(HTTPStatus.METHOD_NOT_ALLOWED, f"{path} does not know {request.method}.", headers)
+    else:
+        hint = " No path ends with a slash here." if path.endswith("/") else ""
+        problem = HttpError(HTTPStatus.NOT_FOUND, f"There is no route {request.method} {path}.{hint}")
+    response = problem_response(problem, instance)
+    response.headers["X-Request-Id"] = instance
+    return response
+
+
+def _methods_of(request: Request) -> list[str]:
+    """The methods that a path knows: it may be the path of several routes."""
+    matching = [route for route in request.app.routes if route.matches(request.scope)[0] is not Match.NONE]
+    return sorted({method for route in matching for method in route.methods})

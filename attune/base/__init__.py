@@ -1,0 +1,1 @@
+"""What everything stands on: pure values and functions, without I/O."""

@@ -1,0 +1,37 @@
+"""The states that rows can have. Who may go where stands in `executions.states`."""
+
+from enum import StrEnum
+
+
+class ExecutionStatus(StrEnum):
+    REQUESTED = "requested"
+    SCHEDULING = "scheduling"
+    SCHEDULED = "scheduled"
+    RUNNING = "running"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELING = "canceling"
+    CANCELLED = "cancelled"
+    TIMEOUT = "timeout"
+    ABANDONED = "abandoned"
+
+    @property
+    def is_terminal(self) -> bool:
+        return self in TERMINAL
+
+
+TERMINAL = frozenset(
+    {
+        ExecutionStatus.COMPLETED,
+        ExecutionStatus.FAILED,
+        ExecutionStatus.CANCELLED,
+        ExecutionStatus.TIMEOUT,
+        ExecutionStatus.ABANDONED,
+    }
+)
+
+
+class EnforcementStatus(StrEnum):
+    CREATED = "created"
+    PROCESSED = "processed"
+    DISABLED = "disabled"

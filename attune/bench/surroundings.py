@@ -1,0 +1,99 @@
+"""A server of its own for a measurement: on a temporary cluster, or in a database of its own that is dropped later."""
+
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+import asyncpg
+import structlog
+
+from attune.app import Serving, serving
+from attune.base.installation import Installation
+from attune.settings import Settings, load
+from attune.telemetry import logging
+from attune.telemetry.stages import Stages
+
+TRIGGER = "bench.happening"
+RULE = "bench.pipeline"
+
+_PACK = {
+    "pack.yaml": "ref: bench\nlabel: Bench\nversion: 1.0.0\n",
+    "triggers/happening.yaml": f"ref: {TRIGGER}\nlabel: Happening\n",
+    "rules/pipeline.yaml": f"ref: {RULE}\nlabel: Pipeline\ntrigger_ref: {TRIGGER}\naction_ref: core.noop\n",
+}
+
+
+@contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """A folder for everything, removed afterwards. As root it must let the user of PostgreSQL through."""
+    folder = Path(tempfile.mkdtemp(prefix="attune-bench-"))
+    try:
+        folder.chmod(0o711 if os.geteuid() == 0 else 0o700)
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@asynccontextmanager
+async def bench_server(settings: Settings, folder: Path, stages: Stages) -> AsyncIterator[Serving]:
+    """A server with `settings`, but all in `folder` and with a rule from `bench.happening` to `core.noop`.
+
+    It logs what a server with these settings would, to a file in the folder.
+    """
+    for name, content in _PACK.items():
+        path = folder / "packs" / "bench" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
+    async with _database(settings.database.url) as url:
+        changes = {
+            "server": {"port": 0},
+            "database": {"url": url},
+            "packs": {"dirs": [str(folder / "packs")]},
+        }
+        own = settings.model_copy(
+            update={name: getattr(settings, name).model_copy(update=update) for name, update in changes.items()}
+        )
+        with _logging_to(folder / "log", own):
+            async with serving(own, Installation(folder / "data"), stages=stages) as server:
+                yield server
+
+
+@contextmanager
+def _logging_to(path: Path, settings: Settings) -> Iterator[None]:
+    terminal = sys.stderr
+    with path.open("w", buffering=1) as file:
+        sys.stderr = file
+        try:
+            logging.configure(settings.log.level, "json")
+            yield
+        finally:
+            sys.stderr = terminal
+            structlog.reset_defaults()
+
+
+@asynccontextmanager
+async def _database(url: str) -> AsyncIterator[str]:
+    """The URL of a new database beside the one of `url`; none for the embedded server, which is temporary itself."""
+    if not url:
+        yield ""
+        return
+    name = f"attune_bench_{os.getpid()}"
+    connection = await asyncpg.connect(url)
+    try:
+        await connection.execute(f'CREATE DATABASE "{name}"')
+        try:
+            yield urlunsplit(urlsplit(url)._replace(path=f"/{name}"))
+        finally:
+            await connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+    finally:
+        await connection.close()
+
+
+def bench_settings(config: Path | None) -> Settings:
+    """The settings to measure with: those of a config file and the environment."""
+    return load(config)

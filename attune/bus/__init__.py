@@ -1,0 +1,1 @@
+"""The bus: a durable queue in the database with a fast path in memory."""

@@ -1,0 +1,188 @@
+"""The bus as its users see it: transactions that publish, queues that deliver, and what is known about both."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeVar
+from uuid import UUID
+
+import anyio
+import structlog
+
+from attune.base.clock import Clock
+from attune.base.errors import AttuneError
+from attune.base.json import loads
+from attune.bus import queries
+from attune.bus.broadcasts import Broadcasts
+from attune.bus.broker import Broker, MemoryBroker
+from attune.bus.counters import Counters
+from attune.bus.messages import Delivery, Message
+from attune.bus.topology import Topology
+from attune.bus.transaction import Routes, Transaction
+from attune.database.arrays import grouped
+from attune.database.pool import Connection, Database, DatabaseUnavailable, Row
+
+log = structlog.get_logger()
+
+T = TypeVar("T")
+
+TURNS = 2
+"""Batches that are in their transactions at the same time, of all consumers and the writer together: one computes while
+the other waits for the disk. With more, each has fewer in it, and what a batch costs is shared by fewer."""
+
+_SECOND_LOOK = timedelta(seconds=2)
+
+
+class Unroutable(AttuneError):
+    """A message has no queue: nobody would ever see it, so the change that causes it is refused as well."""
+
+    code = "UNROUTABLE"
+
+
+class Bus:
+    """Carries messages from transactions to consumers along a topology."""
+
+    def __init__(self, database: Database, topology: Topology, clock: Clock, is_owned: Callable[[], bool]) -> None:
+        """`is_owned` says whether this process may write to the database."""
+        self.database = database
+        self.topology = topology
+        self.clock = clock
+        self.counters = Counters()
+        self.broadcasts = Broadcasts()
+        self.broker: Broker = MemoryBroker(self._load, clock)
+        self.turns = anyio.Semaphore(TURNS)
+        self._is_owned = is_owned
+        self._routes = topology.routes()
+        self._found: dict[tuple[type[Message], str], Routes] = {}
+        self._classes = {message.__name__: message for message in topology.messages}
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Transaction]:
+        """A transaction that commits when the block ends well, with all that it published, and rolls back otherwise.
+
+        Raises DatabaseUnavailable while another process may own the database, and when the infrastructure fails.
+        """
+        async with self._begun(_begin) as (transaction, _):
+            yield transaction
+
+    def claiming(
+        self, queue: str, ids: Sequence[UUID], attempt: int
+    ) -> AbstractAsyncContextManager[tuple[Transaction, frozenset[UUID]]]:
+        """A transaction that begins by deleting deliveries, and the ids of those that still waited for this attempt."""
+        return self._begun(lambda connection: queries.begin_claiming(connection, queue, ids, attempt))
+
+    @asynccontextmanager
+    async def _begun(self, begin: Callable[[Connection], Awaitable[T]]) -> AsyncIterator[tuple[Transaction, T]]:
+        async with self._connection() as connection:
+            try:
+                begun = await begin(connection)
+                transaction = Transaction(connection, self.clock.now(), self)
+                yield transaction, begun
+                await transaction.flush(self.clock.now())
+            except BaseException:
+                with anyio.CancelScope(shield=True), suppress(Exception):
+                    await connection.execute("ROLLBACK")
+                raise
+            with anyio.CancelScope(shield=True):
+                await transaction.commit()
+
+    def _connection(self) -> AbstractAsyncContextManager[Connection]:
+        if not self._is_owned():
+            raise DatabaseUnavailable("The database was away; this process makes sure that it owns it still.")
+        return self.database.acquire()
+
+    def route(self, message: Message) -> Routes:
+        """The queues of a message. Raises Unroutable when there are none."""
+        key = type(message), message.routing_key()
+        routes = self._found.get(key)
+        if routes is None:
+            routes = self._found[key] = self._find(message)
+        return routes
+
+    def _find(self, message: Message) -> Routes:
+        queues = [queue for queue in self._routes.get(type(message), ()) if queue.takes(message)]
+        missing = [
+            queue.of(message) for queue in queues if queue.kind.is_durable and not self.broker.has(queue.of(message))
+        ]
+        if missing or not queues:
+            kind = type(message).__name__
+            self.counters.unroutable[kind] += 1
+            raise Unroutable(
+                f"{kind} with key {message.routing_key()!r} on {message.exchange} reaches no queue"
+                + (f": {', '.join(missing)} does not exist." if missing else ".")
+            )
+        return [(queue.of(message), queue.kind.is_durable) for queue in queues]
+
+    def committed(self, deliveries: Sequence[Delivery[Any]], broadcasts: Sequence[tuple[str, Message]]) -> None:
+        """Hand over what a commit has made true."""
+        self.broker.hand_over(deliveries)
+        published = self.counters.published
+        for (kind, queue), group in grouped(deliveries, _published_as).items():
+            published[kind, queue] += len(group)
+        for queue, message in broadcasts:
+            self.broadcasts.send(queue, message)
+            published[type(message).__name__, queue] += 1
+
+    def doubted(self, deliveries: Sequence[Delivery[Any]], broadcasts: Sequence[tuple[str, Message]]) -> None:
+        """Let everybody look whether a commit has happened."""
+        # And once more: a server that lost us in the middle of it may not have finished yet.
+        later = self.clock.now() + _SECOND_LOOK
+        for queue in {delivery.queue for delivery in deliveries}:
+            self.broker.doubt(queue)
+            self.broker.wake_at(queue, later)
+        for queue in {queue for queue, _ in broadcasts}:
+            self.broadcasts.doubt(queue)
+
+    async def wake_for_retries(self) -> None:
+        """Plan a look into the table for each moment at which a delivery of an earlier life becomes due."""
+        async with self.database.acquire() as connection:
+            for queue, instant in await queries.due_later(connection, self.clock.now()):
+                if self.broker.has(queue):
+                    self.broker.wake_at(queue, instant)
+
+    async def _load(self, queue: str, except_ids: Collection[UUID], limit: int) -> Sequence[Delivery[Any]]:
+        async with self.database.acquire() as connection:
+            while True:
+                rows = await queries.due(connection, queue, except_ids=except_ids, now=self.clock.now(), limit=limit)
+                deliveries = [self._read(row, queue) for row in rows]
+                unreadable = [found for found in deliveries if isinstance(found, _Unreadable)]
+                if not unreadable:
+                    return [found for found in deliveries if isinstance(found, Delivery)]
+                for found in unreadable:
+                    log.error("a delivery cannot be read and is a dead letter now", queue=queue, error=found.error)
+                    await queries.bury(
+                        connection,
+                        queue,
+                        found.message_id,
+                        payload=found.payload,
+                        error=found.error,
+                        now=self.clock.now(),
+                    )
+                    self.counters.of(queue).dead += 1
+
+    def _read(self, row: Row, queue: str) -> "Delivery[Any] | _Unreadable":
+        message = self._classes.get(row["message_type"])
+        if message is None:
+            fault = f"Message type {row['message_type']} is unknown to this release."
+            return _Unreadable(row["message_id"], row["payload"], fault)
+        try:
+            return queries.delivery_of(row, queue, message.model_validate(loads(row["payload"])))
+        except ValueError as error:  # it is no JSON for Python, or not the JSON of this message
+            fault = f"The payload is none of {message.__name__}: {error}"
+            return _Unreadable(row["message_id"], row["payload"], fault)
+
+
+async def _begin(connection: Connection) -> None:
+    await connection.execute("BEGIN")
+
+
+def _published_as(delivery: Delivery[Any]) -> tuple[str, str]:
+    return type(delivery.envelope.payload).__name__, delivery.queue
+
+
+@dataclass(frozen=True, slots=True)
+class _Unreadable:
+    message_id: UUID
+    payload: str
+    error: str

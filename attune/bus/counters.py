@@ -1,0 +1,28 @@
+"""What the bus counts since its start, per queue and per route."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+
+@dataclass(slots=True)
+class QueueCounters:
+    """`rescued` are deliveries that only the sweep found: each is a defect of the hand-over, but none was lost."""
+
+    delivered: int = 0
+    done: int = 0
+    retried: int = 0
+    dead: int = 0
+    rescued: int = 0
+
+
+@dataclass(slots=True)
+class Counters:
+    queues: dict[str, QueueCounters] = field(default_factory=dict)
+    published: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """By message type and queue."""
+    unroutable: Counter[str] = field(default_factory=Counter)
+    """By message type."""
+
+    def of(self, queue: str) -> QueueCounters:
+        """The counters of a queue."""
+        return self.queues.setdefault(queue, QueueCounters())

@@ -1,0 +1,91 @@
+"""A database transaction that can publish: the message and the change that causes it are one."""
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Any, Protocol, TypeAlias
+
+import structlog
+
+from attune.base.json import dumps
+from attune.bus import queries
+from attune.bus.messages import MAX_SIZE, Cause, Delivery, Envelope, Message
+from attune.bus.queries import Attempts
+from attune.database.ids import uuid7
+from attune.database.pool import Connection
+
+log = structlog.get_logger()
+
+Routes: TypeAlias = Sequence[tuple[str, bool]]
+"""The names of queues, and whether a message in them is a row until its consumer commits."""
+
+
+class Carrier(Protocol):
+    """Where a transaction's messages go."""
+
+    def route(self, message: Message) -> Routes:
+        """The queues of a message. Raises Unroutable when there are none."""
+        ...
+
+    def committed(self, deliveries: Sequence[Delivery[Any]], broadcasts: Sequence[tuple[str, Message]]) -> None:
+        """Take what a commit has made true."""
+        ...
+
+    def doubted(self, deliveries: Sequence[Delivery[Any]], broadcasts: Sequence[tuple[str, Message]]) -> None:
+        """Take note of what a commit has made true, or not: nobody knows."""
+        ...
+
+
+class Transaction:
+    """Made by `Bus.transaction`. `now` is the time of all that it writes."""
+
+    __slots__ = ("_attempts", "_broadcasts", "_carrier", "_hints", "_published", "connection", "now")
+
+    def __init__(self, connection: Connection, now: datetime, carrier: Carrier) -> None:
+        self.connection = connection
+        self.now = now
+        self._carrier = carrier
+        self._attempts: list[Attempts] = []
+        self._published: list[Delivery[Any]] = []
+        self._broadcasts: list[tuple[str, Message]] = []
+        self._hints: list[Callable[[], None]] = []
+
+    def publish(self, message: Message, cause: Cause, source: str) -> None:
+        """Send `message` when, and only when, this transaction commits. Raises Unroutable when no queue is bound."""
+        envelope = Envelope(uuid7(), cause, self.now, source, message)
+        text = dumps(message.__dict__)
+        if len(text) > MAX_SIZE:
+            raise ValueError(f"{type(message).__name__}: {len(text)} characters; a message carries ids and refs.")
+        for name, is_durable in self._carrier.route(message):
+            if is_durable:
+                self._published.append(Delivery(name, envelope, text, 1))
+            else:
+                self._broadcasts.append((name, message))
+
+    def record(self, attempts: Attempts) -> None:
+        """Let the trace tell what became of deliveries."""
+        self._attempts.append(attempts)
+
+    def after_commit(self, hint: Callable[[], None]) -> None:
+        """Call `hint` after the commit. It may be lost in a crash: only for what recovery can derive again."""
+        self._hints.append(hint)
+
+    async def flush(self, now: datetime) -> None:
+        """Write what was published and what was recorded; `now` is when the attempts ended."""
+        await queries.insert_traffic(self.connection, self._attempts, self._published, now)
+
+    async def commit(self) -> None:
+        """Commit, then hand over. Must be shielded: a commit without its hand-over leaves rows for the sweep."""
+        try:
+            ended = await self.connection.execute("COMMIT")
+        except BaseException:
+            self._carrier.doubted(self._published, self._broadcasts)
+            raise
+        if ended != "COMMIT":
+            raise RuntimeError("A statement of this transaction failed and nobody minded: nothing of it was committed.")
+        self._carrier.committed(self._published, self._broadcasts)
+        for hint in self._hints:
+            try:
+                hint()
+            except Exception:
+                # The commit stands: whoever asked for it must not take it for failed, and do it again.
+                log.exception("what was to follow a commit failed")

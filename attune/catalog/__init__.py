@@ -1,0 +1,1 @@
+"""Definitions: packs, triggers, actions and rules; reading, checking and installing them."""

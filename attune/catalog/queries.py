@@ -1,0 +1,344 @@
+"""The statements on `attune.pack`, `attune.trigger`, `attune.action`, `attune.rule` and `attune.revision`."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final, Literal
+
+from attune.base.json import Json, JsonObject, dumps, loads
+from attune.catalog.files import RUNNERS, ActionFile, PackFolder, TriggerFile
+from attune.catalog.model import Action, Definition, Pack, Rule, Trigger
+from attune.database.paging import Page, Where, Window, fetch_page
+from attune.database.pool import Connection, Row
+
+Kind = Literal["pack", "trigger", "action", "rule"]
+CLASSES: Final[dict[Kind, type[Definition]]] = {"pack": Pack, "trigger": Trigger, "action": Action, "rule": Rule}
+
+
+_AT_VERSION = """
+    SELECT DISTINCT ON (entity) entity, ref, definition
+      FROM attune.revision
+     WHERE kind = $1 AND version <= $2
+     ORDER BY entity, version DESC
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class RuleSpec:
+    """A rule as somebody wants it: what is left when ids, owner and times are taken away."""
+
+    ref: str
+    pack_ref: str
+    label: str
+    description: str | None
+    action_ref: str
+    trigger_ref: str
+    conditions: Json
+    action_params: JsonObject
+    trigger_params: JsonObject
+    enabled: bool
+
+
+async def raise_version(connection: Connection) -> int:
+    """The next version of all definitions; others who change definitions wait until this transaction ends."""
+    version: int = await connection.fetchval(
+        "UPDATE attune.definition_version SET version = version + 1 RETURNING version"
+    )
+    return version
+
+
+async def current_version(connection: Connection) -> int:
+    """The version of the definitions that this statement sees."""
+    version: int = await connection.fetchval("SELECT version FROM attune.definition_version")
+    return version
+
+
+async def record_revision(connection: Connection, version: int, kind: Kind, entity: int, now: datetime) -> None:
+    """Record what a definition is at `version`, as its row stands now."""
+    await connection.execute(
+        f"""
+        INSERT INTO attune.revision (version, kind, entity, ref, definition, created)
+        SELECT $1, '{kind}', id, ref, to_jsonb(definition), $3 FROM attune.{kind} AS definition WHERE id = $2
+            ON CONFLICT (kind, entity, version) DO UPDATE SET definition = excluded.definition, ref = excluded.ref
+        """,
+        version,
+        entity,
+        now,
+    )
+
+
+async def record_deletion(
+    connection: Connection, version: int, kind: Kind, entity: int, ref: str, now: datetime
+) -> None:
+    """Record that a definition is gone at `version`."""
+    await connection.execute(
+        f"INSERT INTO attune.revision (version, kind, entity, ref, created) VALUES ($1, '{kind}', $2, $3, $4)",
+        version,
+        entity,
+        ref,
+        now,
+    )
+
+
+async def changes_since(connection: Connection, version: int) -> Sequence[tuple[int, Kind, int, Definition | None]]:
+    """The newest revision of each definition that changed after `version`: version, kind, id, definition (None:
+    deleted)."""
+    rows = await connection.fetch(
+        """
+        SELECT DISTINCT ON (kind, entity) version, kind, entity, definition
+          FROM attune.revision
+         WHERE version > $1
+         ORDER BY kind, entity, version DESC
+        """,
+        version,
+    )
+    return [(row["version"], row["kind"], row["entity"], _revision(row)) for row in rows]
+
+
+def _revision(row: Row) -> Definition | None:
+    definition = loads(row["definition"])
+    return None if definition is None else CLASSES[row["kind"]].from_revision(definition)
+
+
+async def rules_at(connection: Connection, version: int, trigger_ref: str) -> list[Rule]:
+    """The rules of a trigger as they were at `version`, in the order of their refs."""
+    rows = await connection.fetch(
+        f"SELECT definition FROM ({_AT_VERSION}) AS rule WHERE definition ->> 'trigger_ref' = $3 ORDER BY ref",
+        "rule",
+        version,
+        trigger_ref,
+    )
+    return [Rule.from_revision(loads(row["definition"])) for row in rows]
+
+
+async def rule_at(connection: Connection, version: int, rule: int) -> Rule | None:
+    """A rule as it was at `version`."""
+    row = await connection.fetchrow(
+        f"SELECT definition FROM ({_AT_VERSION}) AS rule WHERE entity = $3", "rule", version, rule
+    )
+    return None if row is None or row["definition"] is None else Rule.from_revision(loads(row["definition"]))
+
+
+async def packs_at(connection: Connection, version: int) -> list[Pack]:
+    """All packs as they were at `version`."""
+    rows = await connection.fetch(
+        f"SELECT definition FROM ({_AT_VERSION}) AS pack WHERE definition IS NOT NULL", "pack", version
+    )
+    return [Pack.from_revision(loads(row["definition"])) for row in rows]
+
+
+async def definition(connection: Connection, kind: Kind, ref: str) -> Definition | None:
+    """The definition of that kind and ref."""
+    row = await connection.fetchrow(f"SELECT * FROM attune.{kind} WHERE ref = $1", ref)
+    return None if row is None else CLASSES[kind].from_row(row)
+
+
+async def definitions(connection: Connection, kind: Kind) -> list[Definition]:
+    """All definitions of a kind."""
+    return [CLASSES[kind].from_row(row) for row in await connection.fetch(f"SELECT * FROM attune.{kind} ORDER BY id")]
+
+
+async def lock_rule(connection: Connection, ref: str) -> Rule | None:
+    """The rule with that ref, which nobody else changes until this transaction ends."""
+    row = await connection.fetchrow("SELECT * FROM attune.rule WHERE ref = $1 FOR UPDATE", ref)
+    return None if row is None else Rule.from_row(row)
+
+
+async def insert_rule(
+    connection: Connection, spec: RuleSpec, *, is_adhoc: bool, owner: int | None, now: datetime
+) -> Rule | None:
+    """The new rule, or None when its ref is taken. Pack, action and trigger must exist."""
+    row = await connection.fetchrow(
+        """
+        INSERT INTO attune.rule (ref, pack, pack_ref, label, description, action, action_ref, trigger, trigger_ref,
+                                 conditions, action_params, trigger_params, enabled, is_adhoc, owner_identity, created,
+                                 updated)
+        SELECT $1, pack.id, pack.ref, $3, $4, action.id, action.ref, trigger.id, trigger.ref, $7, $8, $9, $10, $11, $12,
+               $13, $13
+          FROM attune.pack, attune.action, attune.trigger
+         WHERE pack.ref = $2 AND action.ref = $5 AND trigger.ref = $6
+            ON CONFLICT (ref) DO NOTHING
+        RETURNING *
+        """,
+        spec.ref,
+        spec.pack_ref,
+        spec.label,
+        spec.description,
+        spec.action_ref,
+        spec.trigger_ref,
+        dumps(spec.conditions),
+        dumps(spec.action_params),
+        dumps(spec.trigger_params),
+        spec.enabled,
+        is_adhoc,
+        owner,
+        now,
+    )
+    return None if row is None else Rule.from_row(row)
+
+
+async def update_rule(connection: Connection, rule_id: int, spec: RuleSpec, now: datetime) -> Rule:
+    """The rule after it became what `spec` says; its ref and pack stay."""
+    row = await connection.fetchrow(
+        """
+        UPDATE attune.rule
+           SET label = $2, description = $3, conditions = $6, action_params = $7, trigger_params = $8, enabled = $9,
+               action_ref = $4, action = (SELECT id FROM attune.action WHERE ref = $4),
+               trigger_ref = $5, trigger = (SELECT id FROM attune.trigger WHERE ref = $5),
+               updated = $10
+         WHERE id = $1
+        RETURNING *
+        """,
+        rule_id,
+        spec.label,
+        spec.description,
+        spec.action_ref,
+        spec.trigger_ref,
+        dumps(spec.conditions),
+        dumps(spec.action_params),
+        dumps(spec.trigger_params),
+        spec.enabled,
+        now,
+    )
+    assert row is not None, "the caller holds the lock of the row"
+    return Rule.from_row(row)
+
+
+async def delete_rule(connection: Connection, rule_id: int) -> None:
+    """Delete a rule."""
+    await connection.execute("DELETE FROM attune.rule WHERE id = $1", rule_id)
+
+
+async def installed(connection: Connection, directory: str, checksum: str) -> str | None:
+    """The ref of the pack that was installed from that folder, if its files were then as they are now."""
+    ref: str | None = await connection.fetchval(
+        "SELECT ref FROM attune.pack WHERE storage_path = $1 AND checksum = $2", directory, checksum
+    )
+    return ref
+
+
+async def upsert_pack(connection: Connection, folder: PackFolder, now: datetime) -> int:
+    """The id of the pack, which is now what its folder says."""
+    pack = folder.pack
+    pack_id: int = await connection.fetchval(
+        """
+        INSERT INTO attune.pack (ref, label, description, version, conf_schema, config, meta, tags, runtime_deps,
+                                 dependencies, is_standard, storage_path, checksum, created, updated)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $14)
+            ON CONFLICT (ref) DO UPDATE
+           SET label = excluded.label, description = excluded.description, version = excluded.version,
+               conf_schema = excluded.conf_schema, config = excluded.config, meta = excluded.meta, tags = excluded.tags,
+               runtime_deps = excluded.runtime_deps, dependencies = excluded.dependencies,
+               is_standard = excluded.is_standard, storage_path = excluded.storage_path, checksum = excluded.checksum,
+               updated = excluded.updated
+        RETURNING id
+        """,
+        pack.ref,
+        pack.label,
+        pack.description,
+        pack.version,
+        dumps(pack.conf_schema),
+        dumps(pack.config),
+        dumps(pack.meta),
+        pack.tags,
+        pack.runtime_deps,
+        pack.dependencies,
+        pack.system,
+        str(folder.directory),
+        folder.checksum,
+        now,
+    )
+    return pack_id
+
+
+async def upsert_trigger(connection: Connection, trigger: TriggerFile, pack: int, pack_ref: str, now: datetime) -> int:
+    """The id of the trigger, which is now what its file says."""
+    trigger_id: int = await connection.fetchval(
+        """
+        INSERT INTO attune.trigger (ref, pack, pack_ref, label, description, enabled, param_schema, out_schema, created,
+                                    updated)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $9)
+            ON CONFLICT (ref) DO UPDATE
+           SET pack = excluded.pack, pack_ref = excluded.pack_ref, label = excluded.label,
+               description = excluded.description, enabled = excluded.enabled, param_schema = excluded.param_schema,
+               out_schema = excluded.out_schema, updated = excluded.updated
+        RETURNING id
+        """,
+        trigger.ref,
+        pack,
+        pack_ref,
+        trigger.label,
+        trigger.description,
+        trigger.enabled,
+        dumps(trigger.parameters),
+        dumps(trigger.output),
+        now,
+    )
+    return trigger_id
+
+
+async def upsert_action(connection: Connection, action: ActionFile, pack: int, pack_ref: str, now: datetime) -> int:
+    """The id of the action, which is now what its file says."""
+    action_id: int = await connection.fetchval(
+        """
+        INSERT INTO attune.action (ref, pack, pack_ref, label, description, entrypoint, runtime_ref, param_schema,
+                                   out_schema, output_format, timeout_seconds, created, updated)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $12)
+            ON CONFLICT (ref) DO UPDATE
+           SET pack = excluded.pack, pack_ref = excluded.pack_ref, label = excluded.label,
+               description = excluded.description, entrypoint = excluded.entrypoint,
+               runtime_ref = excluded.runtime_ref, param_schema = excluded.param_schema,
+               out_schema = excluded.out_schema, output_format = excluded.output_format,
+               timeout_seconds = excluded.timeout_seconds, updated = excluded.updated
+        RETURNING id
+        """,
+        action.ref,
+        pack,
+        pack_ref,
+        action.label,
+        action.description,
+        action.entry_point,
+        RUNNERS[action.runner_type].value,
+        dumps(action.parameters),
+        dumps(action.output),
+        action.output_format.value,
+        action.timeout,
+        now,
+    )
+    return action_id
+
+
+async def components_of(connection: Connection, kind: Kind, pack_ref: str) -> dict[str, int]:
+    """Refs and ids of what a pack brought, of one kind; of rules, only those that came with it."""
+    condition = " AND NOT is_adhoc" if kind == "rule" else ""
+    rows = await connection.fetch(f"SELECT ref, id FROM attune.{kind} WHERE pack_ref = $1{condition}", pack_ref)
+    return {row["ref"]: row["id"] for row in rows}
+
+
+async def delete_component(connection: Connection, kind: Kind, entity: int) -> list[int]:
+    """Delete a trigger or an action. The rules that named it, which keep the ref and lose the id."""
+    rows = await connection.fetch(f"UPDATE attune.rule SET {kind} = NULL WHERE {kind} = $1 RETURNING id", entity)
+    await connection.execute(f"DELETE FROM attune.{kind} WHERE id = $1", entity)
+    return [row["id"] for row in rows]
+
+
+async def relink_rules(connection: Connection) -> list[int]:
+    """Give rules the ids of what they name, where that came back under another id; the rules that changed."""
+    rows = await connection.fetch(
+        """
+        UPDATE attune.rule AS rule
+           SET trigger = found.trigger, action = found.action
+          FROM (SELECT r.id, t.id AS trigger, a.id AS action
+                  FROM attune.rule r
+                  LEFT JOIN attune.trigger t ON t.ref = r.trigger_ref
+                  LEFT JOIN attune.action a ON a.ref = r.action_ref) AS found
+         WHERE rule.id = found.id AND (rule.trigger, rule.action) IS DISTINCT FROM (found.trigger, found.action)
+        RETURNING rule.id
+        """
+    )
+    return [row["id"] for row in rows]
+
+
+async def page(connection: Connection, kind: Kind, where: Where, window: Window) -> Page:
+    """A page of definitions, in the order of their refs."""
+    return await fetch_page(connection, "*", f"attune.{kind}", where, window, cursor="ref", descending=False)

@@ -1,0 +1,124 @@
+"""`attune bench …`: measure this machine, with a server of its own."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from attune.cli.common import print_table
+from attune.cli.talk import say
+
+app = typer.Typer(name="bench", help="Measure how fast Attune is here, with a server of its own.", no_args_is_help=True)
+
+Config = Annotated[
+    Path | None, typer.Option(help="The config file to measure with.", exists=True, dir_okay=False, show_default=False)
+]
+Json = Annotated[bool, typer.Option("--json", help="The report as JSON.")]
+
+
+@app.command()
+def pipeline(
+    seconds: Annotated[float, typer.Option(help="Seconds a round.", min=1)] = 8.0,
+    rounds: Annotated[int, typer.Option(help="Rounds against the limit.", min=1)] = 3,
+    config: Config = None,
+    as_json: Json = False,
+) -> None:
+    """Events to completed executions: how many a second, how long each takes, and how far from the database's limit."""
+    from attune.bench.pipeline import Report, measure
+    from attune.bench.surroundings import bench_settings
+
+    report: Report = _run(measure, bench_settings(config), seconds, rounds, say)
+    if as_json:
+        _print_json(report.as_json())
+        return
+    rows = [
+        [
+            str(one.in_flight),
+            f"{one.pipelines_per_second:,.0f}",
+            f"{one.whole_ms.p50:.1f} / {one.whole_ms.p99:.1f}",
+            f"{one.loop_lag_ms.p50:.1f} / {one.loop_lag_ms.p99:.1f}",
+        ]
+        for one in report.rounds
+    ]
+    print_table(["in flight", "pipelines a second", "whole, ms (p50 / p99)", "loop lag, ms (p50 / p99)"], rows)
+    print()  # noqa: T201 - data
+    consumers = list(report.rounds[0].hops_ms)
+    hops = [
+        [name, *(f"{one.hops_ms[name].p50:.1f} / {one.hops_ms[name].p99:.1f}" for one in report.rounds)]
+        for name in consumers
+    ]
+    print_table(["hop, ms (p50 / p99)", *(f"{one.in_flight} in flight" for one in report.rounds)], hops)
+    print()  # noqa: T201 - data
+    started = report.accepted_to_started_ms
+    _print_lines(
+        ("accepted to started, one in flight", f"p50 {started.p50:.1f} ms, p99 {started.p99:.1f} ms"),
+        ("pipelines a second, 500 in flight", f"{report.pipelines_per_second:,.0f}"),
+        ("limit of the database", f"{report.limit_per_second:,.0f} over {report.limit_connections} connection(s)"),
+        ("ratio to the limit", f"{report.ratio_to_limit:.2f}"),
+        ("machine", f"{report.cpus} processors, Python {report.python}, PostgreSQL {report.postgres}"),
+    )
+
+
+@app.command()
+def timers(
+    count: Annotated[int, typer.Option(help="How many timers.", min=1)] = 10_000,
+    seconds: Annotated[float, typer.Option(help="Seconds to watch the intervals.", min=1)] = 30.0,
+    config: Config = None,
+    as_json: Json = False,
+) -> None:
+    """Timers: how late intervals with spread phases are, and how long crons take that are due in the same second."""
+    from attune.bench.surroundings import bench_settings
+    from attune.bench.timers import INTERVAL, Report, measure
+
+    report: Report = _run(measure, bench_settings(config), count, seconds, say)
+    if as_json:
+        _print_json(report.as_json())
+        return
+    late = report.interval_lateness_ms
+    _print_lines(
+        (f"{report.timers:,} intervals of {INTERVAL} s", f"{report.interval_fires:,} fires"),
+        ("instant to committed event", f"p50 {late.p50:.1f} ms, p99 {late.p99:.1f} ms"),
+        (f"{report.timers:,} crons in one second", f"{report.cron_fires:,} fires"),
+        ("all committed after", f"{report.cron_all_committed_ms:,.0f} ms"),
+    )
+
+
+@app.command()
+def start(
+    starts: Annotated[int, typer.Option(help="How many starts of each kind.", min=1)] = 5,
+    idle: Annotated[float, typer.Option(help="Seconds to idle.", min=1)] = 30.0,
+    as_json: Json = False,
+) -> None:
+    """Start-up and idling: seconds until the server is ready, and what it costs when nothing happens."""
+    from attune.bench.start import measure
+
+    report = measure(starts, idle, say)
+    if as_json:
+        _print_json(report.as_json())
+        return
+    _print_lines(
+        ("ready, empty data directory", f"{report.empty_directory_s:.2f} s"),
+        ("ready, existing data directory", f"{report.existing_directory_s:.2f} s"),
+        ("idle", f"{100 * report.idle_cpu_share:.2f}% of a core, {report.idle_pss_mb:.0f} MB in all processes"),
+    )
+
+
+def _run(measure: Callable[..., Any], *arguments: Any) -> Any:
+    import anyio
+
+    from attune.base.errors import plain_errors
+
+    with plain_errors():
+        return anyio.run(measure, *arguments)
+
+
+def _print_json(report: dict[str, Any]) -> None:
+    print(json.dumps(report, indent=2))  # noqa: T201 - data
+
+
+def _print_lines(*lines: tuple[str, str]) -> None:
+    width = max(len(name) for name, _ in lines)
+    for name, value in lines:
+        print(f"{name.ljust(width)}  {value}")  # noqa: T201 - data

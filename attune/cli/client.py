@@ -1,0 +1,120 @@
+"""Asking the server: through its socket file on this machine, or at a URL."""
+
+import http.client
+import json
+import os
+import socket
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlencode, urlsplit
+
+from attune.base.installation import installation
+from attune.cli.talk import CommandError, Exit
+
+_TIMEOUT = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where the server is: a data directory on this machine, or a URL with a token from ATTUNE_API_TOKEN."""
+
+    url: str | None = None
+    data: Path | None = None
+
+
+class _SocketFile(http.client.HTTPConnection):
+    def __init__(self, path: Path) -> None:
+        super().__init__("localhost", timeout=_TIMEOUT)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(str(self._path))
+
+
+class Client:
+    """Sends requests and gives the data back; what the server refuses becomes a CommandError."""
+
+    def __init__(self, target: Target) -> None:
+        self._target = target
+
+    def get(self, path: str, **query: Any) -> Any:
+        """The `data` of an answer."""
+        return self._send("GET", path, query)["data"]
+
+    def send(self, method: str, path: str, body: Any = None, **query: Any) -> Any:
+        """The answer to a request that changes something."""
+        return self._send(method, path, query, body)
+
+    def text(self, path: str, **query: Any) -> str:
+        """An answer that is no JSON."""
+        return self._raw("GET", path, query).decode()
+
+    def pages(self, path: str, limit: int, **query: Any) -> Iterator[Any]:
+        """Up to `limit` items of a list."""
+        after: str | None = None
+        while limit > 0:
+            size = min(limit, 1000)
+            page = self._send("GET", path, {**query, "page_size": size, "after": after})
+            yield from page["data"]
+            limit -= size
+            after = page["pagination"]["next_after"]
+            if after is None:
+                return
+
+    def _send(self, method: str, path: str, query: Mapping[str, Any], body: Any = None) -> Any:
+        return json.loads(self._raw(method, path, query, body))
+
+    def _raw(self, method: str, path: str, query: Mapping[str, Any], body: Any = None) -> bytes:
+        sent = {name: value for name, value in query.items() if value is not None}
+        target = f"{path}?{urlencode(sent)}" if sent else path
+        headers = {"Accept": "application/json"}
+        if body is not None:
+            headers["Content-Type"] = "application/json"
+        connection, where = self._connect(headers)
+        try:
+            connection.request(method, target, None if body is None else json.dumps(body), headers)
+            response = connection.getresponse()
+            content = response.read()
+        except (OSError, http.client.HTTPException) as error:
+            raise CommandError(_unreachable(where, error), Exit.UNREACHABLE) from error
+        finally:
+            connection.close()
+        if response.status >= http.client.BAD_REQUEST:
+            raise CommandError(_refusal(response.status, content), Exit.REFUSED)
+        return content
+
+    def _connect(self, headers: dict[str, str]) -> tuple[http.client.HTTPConnection, str]:
+        url = self._target.url or os.environ.get("ATTUNE_API_URL")
+        if url is None:
+            place = installation(self._target.data)
+            return _SocketFile(place.socket), f"the data directory {place.data}"
+        parts = urlsplit(url if "://" in url else f"http://{url}")
+        if parts.scheme not in {"http", "https"} or parts.hostname is None:
+            raise CommandError(f"{url} is no URL of a server, such as http://127.0.0.1:8080.", Exit.USAGE)
+        token = os.environ.get("ATTUNE_API_TOKEN")
+        if token:
+            headers["Authorization"] = f"Bearer {token}"
+        kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+        return kind(parts.hostname, parts.port, timeout=_TIMEOUT), url
+
+
+def segment(text: str) -> str:
+    """`text` as one segment of a path."""
+    return quote(text, safe="")
+
+
+def _unreachable(where: str, error: Exception) -> str:
+    return f"No server answers for {where} ({error}). Start one with: attune serve"
+
+
+def _refusal(status: int, content: bytes) -> str:
+    try:
+        problem = json.loads(content)
+        lines = [problem["detail"], *(f"  {one['pointer']}: {one['detail']}" for one in problem.get("errors", ()))]
+        return "\n".join(lines)
+    except (ValueError, KeyError, TypeError):
+        return f"The server answered {status}."

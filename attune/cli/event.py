@@ -1,0 +1,62 @@
+"""`attune event …` and `attune enforcement …`: what happened, and which rules matched it."""
+
+from typing import Annotated
+
+import typer
+
+from attune.cli.common import Context, Format, command, json_argument, parameters
+from attune.cli.talk import say
+
+event = typer.Typer(name="event", help="Events: what happened.", no_args_is_help=True)
+enforcement = typer.Typer(name="enforcement", help="Enforcements: that a rule matched an event.", no_args_is_help=True)
+
+Id = Annotated[int, typer.Argument(min=1)]
+Limit = Annotated[int, typer.Option(help="How many, at most.", min=1)]
+Filter = Annotated[str | None, typer.Option(show_default=False)]
+
+
+@command(event, "list")
+def list_events(context: Context, trigger: Filter = None, rule: Filter = None, limit: Limit = 50) -> None:
+    """List events, the newest first."""
+    items = list(context.client.pages("/api/v1/events", limit, trigger_ref=trigger, rule_ref=rule))
+    context.rows(items, ["id", "trigger_ref", "rule_ref", "source_ref", "created"])
+
+
+@command(event, "show")
+def show_event(context: Context, event_id: Id) -> None:
+    """Show an event."""
+    context.one(context.client.get(f"/api/v1/events/{event_id}"))
+
+
+@command(event, "emit")
+def emit(
+    context: Context,
+    trigger: Annotated[str, typer.Argument(help="The ref of the trigger.")],
+    param: Annotated[
+        list[str] | None, typer.Option("--param", "-p", help="name=value of the payload.", show_default=False)
+    ] = None,
+    payload: Annotated[str | None, typer.Option(help="The payload as JSON, or @file.", show_default=False)] = None,
+) -> None:
+    """Say that something happened."""
+    document = json_argument(payload, "the payload") if payload is not None and not param else None
+    body = {"trigger_ref": trigger, "payload": document if document is not None else parameters(param or [], payload)}
+    created = context.client.send("POST", "/api/v1/events", body)["data"]
+    if context.format is not Format.TABLE:
+        context.one(created)
+        return
+    say(f"event {created['id']}; what became of it: attune why event {created['id']}")
+
+
+@command(enforcement, "list")
+def list_enforcements(
+    context: Context, rule: Filter = None, trigger: Filter = None, status: Filter = None, limit: Limit = 50
+) -> None:
+    """List enforcements, the newest first."""
+    items = context.client.pages("/api/v1/enforcements", limit, rule_ref=rule, trigger_ref=trigger, status=status)
+    context.rows(list(items), ["id", "rule_ref", "event", "status", "reason", "created"])
+
+
+@command(enforcement, "show")
+def show_enforcement(context: Context, enforcement_id: Id) -> None:
+    """Show an enforcement."""
+    context.one(context.client.get(f"/api/v1/enforcements/{enforcement_id}"))

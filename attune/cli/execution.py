@@ -1,0 +1,108 @@
+"""`attune execution …` and `attune run`: what ran, and running something."""
+
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from attune.cli.common import Context, Format, command, parameters
+from attune.cli.talk import Exit, say
+
+app = typer.Typer(name="execution", help="Executions: what ran, runs, or waits.", no_args_is_help=True)
+
+Id = Annotated[int, typer.Argument(min=1)]
+Filter = Annotated[str | None, typer.Option(show_default=False)]
+
+_TERMINAL = {"completed", "failed", "cancelled", "timeout", "abandoned"}
+_LAST_LINES = 10
+_WAIT = 30
+
+
+@command(app, "list")
+def list_(
+    context: Context,
+    status: Filter = None,
+    action: Filter = None,
+    rule: Filter = None,
+    trigger: Filter = None,
+    limit: Annotated[int, typer.Option(help="How many, at most.", min=1)] = 50,
+) -> None:
+    """List executions, the newest first."""
+    items = context.client.pages(
+        "/api/v1/executions", limit, status=status, action_ref=action, rule_ref=rule, trigger_ref=trigger
+    )
+    context.rows(list(items), ["id", "status", "action_ref", "rule_ref", "waiting_for", "created", "finished_at"])
+
+
+@command(app, "show")
+def show(context: Context, execution_id: Id) -> None:
+    """Show an execution, the last lines of its stderr, and where its script lies."""
+    execution = context.client.get(f"/api/v1/executions/{execution_id}")
+    script = execution.pop("script")
+    if context.format is not Format.TABLE:
+        context.one(execution | {"script": script})
+        return
+    context.one(execution)
+    stderr = context.client.text(f"/api/v1/executions/{execution_id}/logs/stderr", tail=_LAST_LINES)
+    if stderr:
+        print(f"\nthe last lines of stderr:\n{stderr.rstrip()}")  # noqa: T201 - data
+    if script:
+        print(f"\nscript: {script}")  # noqa: T201 - data
+
+
+@command(app, "logs")
+def logs(
+    context: Context,
+    execution_id: Id,
+    stderr: Annotated[bool, typer.Option("--stderr", help="What it printed to stderr instead of stdout.")] = False,
+    tail: Annotated[int | None, typer.Option(help="Only so many of the last lines.", min=1, show_default=False)] = None,
+) -> None:
+    """Show what an execution printed."""
+    stream = "stderr" if stderr else "stdout"
+    sys.stdout.write(context.client.text(f"/api/v1/executions/{execution_id}/logs/{stream}", tail=tail))
+
+
+@command(app, "cancel")
+def cancel(context: Context, execution_id: Id) -> None:
+    """Ask an execution to stop."""
+    execution = context.client.send("POST", f"/api/v1/executions/{execution_id}/cancel")["data"]
+    if context.format is not Format.TABLE:
+        context.one(execution)
+        return
+    say(f"execution {execution_id} is {execution['status']}")
+
+
+def run(
+    context: Context,
+    action: Annotated[str, typer.Argument(help="The ref of the action.")],
+    param: Annotated[
+        list[str] | None,
+        typer.Option("--param", "-p", help="name=value; the value is JSON or text.", show_default=False),
+    ] = None,
+    params: Annotated[str | None, typer.Option(help="All parameters as JSON, or @file.", show_default=False)] = None,
+    wait: Annotated[bool, typer.Option("--wait/--detach", help="Wait for its end and show its result.")] = True,
+) -> None:
+    """Run an action."""
+    body = {"action_ref": action, "parameters": parameters(param or [], params)}
+    execution = context.client.send("POST", "/api/v1/executions/execute", body, wait=_WAIT if wait else 0)["data"]
+    while wait and execution["status"] not in _TERMINAL:
+        execution = context.client.get(f"/api/v1/executions/{execution['id']}", wait=_WAIT)
+    if context.format is not Format.TABLE:
+        context.one(execution)
+    else:
+        _tell(execution)
+    if execution["status"] in _TERMINAL - {"completed"}:
+        sys.exit(Exit.FAILED)
+
+
+def _tell(execution: dict[str, Any]) -> None:
+    say(f"execution {execution['id']} is {execution['status']}")
+    result = execution["result"] or {}
+    if result.get("error"):
+        say(result["error"])
+    if result.get("data") is not None:
+        import json
+
+        print(json.dumps(result["data"], indent=2, ensure_ascii=False))  # noqa: T201 - data
+    elif result.get("stdout"):
+        print(result["stdout"].rstrip("\n"))  # noqa: T201 - data

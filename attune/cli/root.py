@@ -1,0 +1,37 @@
+"""The commands, put together."""
+
+import typer
+
+from attune.cli import bench, bus, catalog, event, execution, identity, rule, system, why
+from attune.cli.common import command
+from attune.cli.serve import serve
+
+app = typer.Typer(
+    name="attune",
+    help="Event-driven automation in one process.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command()(serve)
+command(app)(system.status)
+app.command()(system.version)
+# What psql understands is psql's business.
+app.command(
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": ["--help"]}
+)(system.psql)
+command(app)(execution.run)
+for noun in (
+    why.app,
+    rule.app,
+    catalog.pack,
+    catalog.trigger,
+    catalog.action,
+    event.event,
+    event.enforcement,
+    execution.app,
+    bus.app,
+    identity.app,
+    bench.app,
+):
+    app.add_typer(noun)

@@ -1,0 +1,141 @@
+"""`attune rule …`: rules."""
+
+from typing import Annotated, Any
+
+import typer
+
+from attune.cli.client import segment
+from attune.cli.common import Context, Format, command, json_argument, parameters
+from attune.cli.talk import CommandError, Exit, say
+
+app = typer.Typer(name="rule", help="Rules: which events start which actions.", no_args_is_help=True)
+
+Ref = Annotated[str, typer.Argument(help="The ref of the rule: pack.name.")]
+Pairs = Annotated[list[str] | None, typer.Option(help="name=value; the value is JSON or text.", show_default=False)]
+Conditions = Annotated[str | None, typer.Option(help="JSON, or @file.", show_default=False)]
+When = Annotated[str | None, typer.Option(help="A condition as an expression.", show_default=False)]
+
+
+@command(app, "list")
+def list_(
+    context: Context,
+    enabled: Annotated[bool, typer.Option("--enabled", help="Only those that are switched on.")] = False,
+    limit: Annotated[int, typer.Option(help="How many, at most.", min=1)] = 1000,
+) -> None:
+    """List rules."""
+    path = "/api/v1/rules/enabled" if enabled else "/api/v1/rules"
+    context.rows(
+        list(context.client.pages(path, limit)),
+        ["ref", "enabled", "trigger_ref", "action_ref", "next_fire_at", "label"],
+    )
+
+
+@command(app, "show")
+def show(context: Context, ref: Ref) -> None:
+    """Show a rule."""
+    context.one(context.client.get(_path(ref)))
+
+
+@command(app, "create")
+def create(
+    context: Context,
+    ref: Ref,
+    trigger: Annotated[str, typer.Option(help="The ref of the trigger.")],
+    action: Annotated[str, typer.Option(help="The ref of the action.")],
+    label: Annotated[str | None, typer.Option(help="A name for people; without, the ref.", show_default=False)] = None,
+    description: Annotated[str | None, typer.Option(show_default=False)] = None,
+    trigger_param: Pairs = None,
+    action_param: Pairs = None,
+    conditions: Conditions = None,
+    when: When = None,
+    disabled: Annotated[bool, typer.Option("--disabled", help="Do not switch it on yet.")] = False,
+) -> None:
+    """Make a rule."""
+    body = {
+        "ref": ref,
+        "pack_ref": ref.partition(".")[0],
+        "label": label or ref,
+        "description": description,
+        "trigger_ref": trigger,
+        "action_ref": action,
+        "trigger_params": parameters(trigger_param or [], None),
+        "action_params": parameters(action_param or [], None),
+        "conditions": _conditions(conditions, when),
+        "enabled": not disabled,
+    }
+    _saved(context, context.client.send("POST", "/api/v1/rules", body))
+
+
+@command(app, "edit")
+def edit(
+    context: Context,
+    ref: Ref,
+    trigger: Annotated[str | None, typer.Option(help="The ref of another trigger.", show_default=False)] = None,
+    action: Annotated[str | None, typer.Option(help="The ref of another action.", show_default=False)] = None,
+    label: Annotated[str | None, typer.Option(show_default=False)] = None,
+    description: Annotated[str | None, typer.Option(show_default=False)] = None,
+    trigger_param: Pairs = None,
+    action_param: Pairs = None,
+    conditions: Conditions = None,
+    when: When = None,
+) -> None:
+    """Change a rule. Parameters that are given replace those of the same name."""
+    before = context.client.get(_path(ref))
+    body: dict[str, Any] = {
+        "trigger_ref": trigger,
+        "action_ref": action,
+        "label": label,
+        "description": description,
+        "conditions": _conditions(conditions, when),
+    }
+    if trigger_param:
+        body["trigger_params"] = before["trigger_params"] | parameters(trigger_param, None)
+    if action_param:
+        body["action_params"] = before["action_params"] | parameters(action_param, None)
+    changes = {name: value for name, value in body.items() if value is not None}
+    if not changes:
+        raise CommandError("There is nothing to change; attune rule edit --help tells what can be.", Exit.USAGE)
+    _saved(context, context.client.send("PUT", _path(ref), changes))
+
+
+@command(app, "enable")
+def enable(context: Context, ref: Ref) -> None:
+    """Switch a rule on."""
+    _saved(context, context.client.send("POST", f"{_path(ref)}/enable"))
+
+
+@command(app, "disable")
+def disable(context: Context, ref: Ref) -> None:
+    """Switch a rule off."""
+    _saved(context, context.client.send("POST", f"{_path(ref)}/disable"))
+
+
+@command(app, "delete")
+def delete(context: Context, ref: Ref) -> None:
+    """Delete a rule. What it caused stays."""
+    context.confirm(f"Delete the rule {ref}?")
+    say(context.client.send("DELETE", _path(ref))["message"])
+
+
+def _path(ref: str) -> str:
+    return f"/api/v1/rules/{segment(ref)}"
+
+
+def _conditions(document: str | None, when: str | None) -> Any:
+    if document is not None and when is not None:
+        raise CommandError("--conditions and --when say the same in two ways; give one of them.", Exit.USAGE)
+    if when is not None:
+        return {"expression": when}
+    return None if document is None else json_argument(document, "the conditions")
+
+
+def _saved(context: Context, answer: Any) -> None:
+    rule = answer["data"]
+    for warning in rule.get("warnings", ()):
+        say(f"warning: {warning}")
+    if context.format is not Format.TABLE:
+        context.one(rule)
+        return
+    state = "enabled" if rule["enabled"] else "disabled"
+    upcoming = f", next at {rule['next_fire_at']}" if rule.get("next_fire_at") else ""
+    say(f"{rule['ref']} is {state}{upcoming}")

@@ -1,0 +1,115 @@
+"""`attune serve`: the server."""
+
+import os
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from attune.base.errors import plain_errors
+from attune.base.installation import Installation, installation, user_config
+from attune.cli.talk import say
+
+if TYPE_CHECKING:
+    from attune.app import Serving
+
+
+def serve(
+    host: Annotated[str | None, typer.Option(help="The address to listen on.")] = None,
+    port: Annotated[int | None, typer.Option(help="The port to listen on; 0 takes any that is free.")] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="Where everything is kept.")] = None,
+    config: Annotated[Path | None, typer.Option(help="The config file.", exists=True, dir_okay=False)] = None,
+    packs: Annotated[list[Path] | None, typer.Option(help="A folder whose sub-folders are packs.")] = None,
+    demo: Annotated[bool, typer.Option("--demo", help="Greet the world every ten seconds, and show how.")] = False,
+) -> None:
+    """Run the server: timers, rules, workers, the API and the database, until Ctrl-C."""
+    # The server's own imports take longer than all that any other command does.
+    import anyio
+
+    from attune import settings
+    from attune.telemetry import logging
+
+    path, remark = _config_file(config)
+    overrides: dict[str, dict[str, Any]] = {"server": {}, "packs": {}}
+    if host is not None:
+        overrides["server"]["host"] = host
+    if port is not None:
+        overrides["server"]["port"] = port
+    if packs:
+        overrides["packs"]["dirs"] = [str(folder) for folder in packs]
+    loaded = settings.load(path, overrides)
+    logging.configure(loaded.log.level, loaded.log.format)
+    anyio.run(_serve, loaded, installation(data_dir), demo, remark)
+
+
+async def _serve(loaded: Any, place: Installation, demo: bool, remark: str) -> None:
+    import anyio
+
+    from attune.app import serving
+
+    stop = anyio.Event()
+    with plain_errors():
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(_listen_to_signals, stop)
+            async with serving(loaded, place, demo=demo) as server:
+                say(_banner(server, remark))
+                await stop.wait()
+            tasks.cancel_scope.cancel()
+
+
+async def _listen_to_signals(stop: Any) -> None:
+    import anyio
+
+    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        async for number in signals:
+            if stop.is_set():
+                say(f"\n{signal.Signals(number).name} again: stopping at once.")
+                # What runs dies with us: the database by its death signal, actions by the guard.
+                os._exit(1)
+            say("\nStopping. Once more stops at once.")
+            stop.set()
+
+
+def _config_file(given: Path | None) -> tuple[Path | None, str]:
+    """The config file to read, and what to tell about it."""
+    if given is not None:
+        return given, f"config       {given}"
+    here = Path("config.toml").absolute()
+    remark = ""
+    if here.is_file():
+        if here.stat().st_uid == os.geteuid():
+            return here, f"config       {here}"
+        remark = f"config       {here} is not read: it belongs to somebody else"
+    user = user_config()
+    if user.is_file():
+        return user, f"config       {user}"
+    return None, remark or "config       none; the defaults hold"
+
+
+def _banner(server: "Serving", remark: str) -> str:
+    about = server.about
+    lines = [
+        "",
+        f"Attune listens on {about.url}",
+        "",
+        f"  data         {about.data}",
+        f"  database     {about.database}",
+        f"  {remark}",
+    ]
+    if about.anonymous == "read":
+        lines.append("  anonymous    everybody on this machine may read definitions, events and executions")
+    if os.geteuid() == 0:
+        lines.append("  root         Attune runs as root, and so does every action of every pack")
+    lines += ["", "Next, in another terminal:", ""]
+    if about.demo:
+        lines.append(f"  curl '{about.url}/api/v1/executions?page=1&per_page=50'")
+    lines += [
+        "  attune rule list",
+        "  attune run core.echo -p message=hi --wait",
+        "  attune identity passwd admin",
+        "",
+        "Ctrl-C stops.",
+        "",
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,1 @@
+"""The database: embedded or elsewhere, its schema, its connections, and the writer that everybody shares."""

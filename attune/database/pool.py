@@ -1,0 +1,176 @@
+"""The connection pool: the one place that knows `databases` and asyncpg.
+
+`databases` connects, owns the pool and serves cold reads; everything that writes or is hot takes a connection of that
+same pool. `databases` leaks its connection when a task is cancelled inside one of its transactions, so nobody gets to
+use them.
+"""
+
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
+from typing import Any, Protocol, TypeAlias
+
+import anyio
+import asyncpg
+import databases
+import structlog
+
+from attune.base.errors import Unavailable
+
+log = structlog.get_logger()
+
+Row: TypeAlias = Mapping[str, Any]
+
+
+class Connection(Protocol):
+    """What queries use of an asyncpg connection; `$1` in a query stands for the first argument."""
+
+    async def fetch(self, query: str, *args: Any) -> Sequence[Row]: ...
+
+    async def fetchrow(self, query: str, *args: Any) -> Row | None: ...
+
+    async def fetchval(self, query: str, *args: Any) -> Any: ...
+
+    async def execute(self, query: str, *args: Any) -> str: ...
+
+
+STATEMENT_TIMEOUT = 30
+"""Seconds; no query of the engine holds a snapshot longer, or dead rows pile up behind it."""
+
+_ACQUIRE_TIMEOUT = 10
+_INFRASTRUCTURE = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.IdleSessionTimeoutError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.SerializationError,
+    asyncpg.DeadlockDetectedError,
+    asyncpg.QueryCanceledError,
+    asyncpg.ReadOnlySQLTransactionError,
+)
+
+
+class DatabaseUnavailable(Unavailable):
+    """The database did not do it, and the statement is not to blame: trying again makes sense."""
+
+    code = "DATABASE_UNAVAILABLE"
+
+
+class _PooledConnection(asyncpg.Connection):  # type: ignore[misc]  # asyncpg ships no types
+    """Saves a round trip a use: nothing here changes session state that would have to be reset."""
+
+    def get_reset_query(self) -> str:
+        return ""
+
+
+class Database:
+    """A pool of connections to the database `dsn`; give it to those who need one."""
+
+    def __init__(self, dsn: str, *, max_connections: int, is_remote: bool) -> None:
+        """`is_remote`: there is a network between us and it."""
+        self.dsn = dsn
+        self._databases = databases.Database(
+            "postgresql://",
+            dsn=dsn,
+            host=None,
+            port=None,
+            user=None,
+            password=None,
+            database=None,
+            min_size=1,
+            max_size=max_connections,
+            max_queries=1_000_000,
+            connection_class=_PooledConnection,
+            timeout=_ACQUIRE_TIMEOUT,
+            # The server ends what takes too long. Only a network can lose an answer.
+            command_timeout=STATEMENT_TIMEOUT + 5 if is_remote else None,
+            server_settings={
+                "application_name": "attune",
+                "statement_timeout": f"{STATEMENT_TIMEOUT}s",
+                "idle_in_transaction_session_timeout": f"{STATEMENT_TIMEOUT}s",
+                "timezone": "UTC",
+                "jit": "off",
+            },
+        )
+
+    async def connect(self) -> None:
+        """Open the pool. Raises DatabaseUnavailable when nobody answers."""
+        try:
+            await self._databases.connect()
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            raise DatabaseUnavailable(f"The database does not answer: {error}") from error
+
+    async def disconnect(self) -> None:
+        """Close the pool, at most waiting a few seconds for connections in use."""
+        if not self._databases.is_connected:
+            return
+        with anyio.move_on_after(5, shield=True) as scope:
+            await self._databases.disconnect()
+        if scope.cancelled_caught:
+            self._pool.terminate()
+
+    @property
+    def _pool(self) -> asyncpg.Pool:
+        return self._databases._backend._pool  # noqa: SLF001 - `databases` shows it in no other way
+
+    @property
+    def idle_connections(self) -> int:
+        """How many connections of the pool nobody uses."""
+        return int(self._pool.get_idle_size())
+
+    @property
+    def open_connections(self) -> int:
+        """How many connections the pool holds."""
+        return int(self._pool.get_size())
+
+    @asynccontextmanager
+    async def acquire(self) -> AsyncIterator[Connection]:
+        """A connection for the block, outside any transaction.
+
+        A failure of the infrastructure inside the block leaves it as DatabaseUnavailable; other errors pass unchanged.
+        """
+        try:
+            # A timeout costs as much as the rest; with an idle connection there is nothing to wait for.
+            timeout = None if self._pool.get_idle_size() else _ACQUIRE_TIMEOUT
+            connection = await self._pool.acquire(timeout=timeout)
+        except (*_INFRASTRUCTURE, asyncpg.InterfaceError, asyncpg.PostgresError) as error:
+            raise DatabaseUnavailable(f"The database does not answer: {_told(error)}") from error
+        try:
+            yield connection
+        except Exception as error:
+            if isinstance(error, _INFRASTRUCTURE) or connection.is_closed():
+                raise DatabaseUnavailable(f"The database failed: {_told(error)}") from error
+            raise
+        finally:
+            # A connection that cannot be handed back is closed. What was committed on it is committed all the same.
+            with anyio.CancelScope(shield=True), suppress(*_INFRASTRUCTURE, asyncpg.InterfaceError):
+                await self._pool.release(connection)
+
+    async def fetch_all(self, query: str, **values: Any) -> list[Row]:
+        """The rows of a cold read; `:name` in `query` stands for a value."""
+        with anyio.CancelScope(shield=True), _translated():
+            records = await self._databases.fetch_all(query, values)
+        return [record._mapping for record in records]  # noqa: SLF001
+
+    async def fetch_one(self, query: str, **values: Any) -> Row | None:
+        """The row of a cold read, or None."""
+        with anyio.CancelScope(shield=True), _translated():
+            record = await self._databases.fetch_one(query, values)
+        return None if record is None else record._mapping  # noqa: SLF001
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except (*_INFRASTRUCTURE, asyncpg.InterfaceError) as error:
+        raise DatabaseUnavailable(f"The database does not answer: {_told(error)}") from error
+
+
+def _told(error: BaseException) -> str:
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    return str(error) or type(error).__name__

@@ -1,0 +1,215 @@
+"""The pipeline, wired: every part is given what it needs, and started and stopped in order."""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio
+import structlog
+
+from attune.base.clock import Clock
+from attune.base.errors import BadInput
+from attune.bus.bus import Bus
+from attune.bus.consumers import Consumer, ConsumerLoop
+from attune.bus.listeners import Listener, ListenerLoop
+from attune.bus.messages import (
+    EnforcementCreated,
+    EventCreated,
+    ExecutionCancelRequested,
+    ExecutionCompleted,
+    ExecutionDispatched,
+    ExecutionRequested,
+    RuleChanged,
+)
+from attune.bus.topology import Topology, check
+from attune.bus.transaction import Transaction
+from attune.bus.upkeep import Sweep, TraceDays
+from attune.catalog import queries as catalog
+from attune.catalog.definitions import Definitions
+from attune.catalog.install import Installer
+from attune.catalog.rules import Rules
+from attune.database.group_commit import GroupCommit
+from attune.database.ownership import Ownership
+from attune.database.pool import Database
+from attune.events.ingest import Ingest
+from attune.executions.completion import Completion, Waiters
+from attune.executions.processor import EnforcementProcessor
+from attune.executions.requests import Requests
+from attune.executions.scheduler import Scheduler
+from attune.rules.matcher import ConditionRules, Matcher, RuleCache
+from attune.settings import Settings
+from attune.sources.timers.service import TimerRules, Timers
+from attune.telemetry.stages import Stages
+from attune.upkeep.recovery import recover
+from attune.workers.environment import Surroundings
+from attune.workers.logs import Logs
+from attune.workers.scripts import Scripts
+from attune.workers.worker import Worker
+
+log = structlog.get_logger()
+
+
+class Engine:
+    """Everything between an event that comes in and an execution that has ended."""
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        settings: Settings,
+        clock: Clock,
+        topology: Topology,
+        stages: Stages,
+        worker_id: int,
+        surroundings: Surroundings,
+        logs: Logs,
+        ownership: Ownership,
+    ) -> None:
+        """Raises TopologyError when a message could get lost."""
+        self.database = database
+        self.bus = Bus(database, topology, clock, lambda: ownership.is_held)
+        self.writer: GroupCommit[Transaction] = GroupCommit(self.bus.transaction, self.bus.turns)
+        self.definitions = Definitions()
+        self.rules = Rules(self.bus, [ConditionRules(), TimerRules()])
+        self.installer = Installer(self.bus, self.rules)
+        self.ingest = Ingest(self.writer, stages)
+        self.requests = Requests(self.bus, self.writer)
+        self.waiters = Waiters()
+        self.timers = Timers(self.bus, self.ingest, self.writer, clock)
+        self.worker = Worker(
+            worker_id=worker_id,
+            concurrency=settings.worker.concurrency,
+            default_timeout=settings.worker.default_timeout,
+            definitions=self.definitions,
+            scripts=Scripts(surroundings, logs, clock, settings.worker.max_log_bytes, settings.worker.kill_grace),
+            writer=self.writer,
+            stages=stages,
+            clock=clock,
+        )
+        self._settings = settings
+        self._ownership = ownership
+        self._trace_days = TraceDays(self.bus, settings.bus.trace_days)
+        self._sweep = Sweep(self.bus)
+        consumers = self._consumers(stages)
+        listeners = self._listeners()
+        check(topology, {**{one.row: one.message for one in consumers}, **{one.row: one.message for one in listeners}})
+        self._loops: list[ConsumerLoop | ListenerLoop] = [
+            *(
+                ConsumerLoop(self.bus, consumer, max_attempts=settings.bus.max_attempts, ready=ownership.held)
+                for consumer in consumers
+            ),
+            *(ListenerLoop(self.bus, listener) for listener in listeners),
+        ]
+
+    def _consumers(self, stages: Stages) -> list[Consumer[Any]]:
+        worker = self.worker
+        return [
+            Consumer("attune.events.queue", EventCreated, "rule matcher", Matcher(self.definitions, stages).handle),
+            Consumer(
+                "attune.executions.queue",
+                EnforcementCreated,
+                "enforcement processor",
+                EnforcementProcessor(self.definitions, stages).handle,
+            ),
+            Consumer(
+                "attune.execution.requests.queue",
+                ExecutionRequested,
+                "scheduler",
+                Scheduler(self.definitions, stages, worker.worker_id).handle,
+            ),
+            Consumer(
+                "worker.{worker_id}.executions",
+                ExecutionDispatched,
+                "worker",
+                worker.handle,
+                queue=f"worker.{worker.worker_id}.executions",
+                capacity=worker.capacity,
+            ),
+            Consumer(
+                "worker.{worker_id}.cancel",
+                ExecutionCancelRequested,
+                "worker cancel",
+                worker.handle_cancel,
+                queue=f"worker.{worker.worker_id}.cancel",
+            ),
+            Consumer(
+                "attune.execution.completed.queue",
+                ExecutionCompleted,
+                "completion",
+                Completion(self.waiters, stages).handle,
+            ),
+        ]
+
+    def _listeners(self) -> list[Listener[Any]]:
+        cache = RuleCache(self.bus, self.definitions)
+        return [
+            Listener("attune.rules.timers.queue", RuleChanged, "timers", self.timers.hear),
+            Listener("attune.rules.matcher.queue", RuleChanged, "rule cache", cache.hear),
+        ]
+
+    async def prepare(self, packs: Sequence[Path]) -> None:
+        """Bring the database to where the pipeline can begin: partitions, packs, and the remains of an earlier boot."""
+        await self._trace_days.once()
+        for directory in packs:
+            try:
+                await self.installer.install(directory)
+            except BadInput as error:
+                log.error(  # noqa: TRY400 - it is the pack that is wrong, and the problems say where
+                    "a pack is not loaded", folder=str(directory), problems=[str(one) for one in error.problems]
+                )
+        recovered = await recover(self.bus)
+        if recovered.abandoned or recovered.cancelled:
+            log.warning(
+                "executions were running when Attune ended",
+                abandoned=recovered.abandoned,
+                cancelled=recovered.cancelled,
+            )
+        async with self.database.acquire() as connection:
+            await self.definitions.follow(connection, await catalog.current_version(connection))
+        await self.bus.wake_for_retries()
+
+    async def switch_rule(self, ref: str, *, enabled: bool) -> None:
+        """Switch a rule on or off, if it is there and is not so already."""
+        rule = self.definitions.rules.by_ref.get(ref)
+        if rule is not None and rule.enabled != enabled:
+            await self.rules.update(ref, {"enabled": enabled})
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Run the pipeline for the block; afterwards let what runs end, within the time that the settings give."""
+        async with anyio.create_task_group() as recording:
+            recording.start_soon(self.writer.run)
+            async with anyio.create_task_group() as working:
+                await working.start(self.worker.run)
+                async with anyio.create_task_group() as taking:
+                    for loop in self._loops:
+                        taking.start_soon(loop.run)
+                    taking.start_soon(self._fire_timers)
+                    taking.start_soon(self._sweep.run)
+                    taking.start_soon(self._trace_days.run)
+                    try:
+                        yield
+                    finally:
+                        taking.cancel_scope.cancel()
+                with anyio.CancelScope(shield=True):
+                    await self._drain()
+                working.cancel_scope.cancel()
+            self.writer.stop()
+
+    async def _fire_timers(self) -> None:
+        await self._ownership.held()
+        await self.timers.run()
+
+    async def _drain(self) -> None:
+        """Wait for what runs, then end it."""
+        seconds = self._settings.server.shutdown_timeout
+        if self.worker.running:
+            log.info("waiting for running executions", running=self.worker.running, at_most_seconds=seconds)
+        with anyio.move_on_after(seconds):
+            await self.worker.idle()
+            return
+        log.warning("ending executions that still run", running=self.worker.running)
+        self.worker.abandon()
+        with anyio.move_on_after(self._settings.worker.kill_grace + 5):
+            await self.worker.idle()

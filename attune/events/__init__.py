@@ -1,0 +1,1 @@
+"""Events: the immutable record of what happened."""

@@ -1,0 +1,44 @@
+"""How an event comes in: recorded and published in one transaction, shared with whoever comes at the same moment."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+
+from attune.bus.messages import EventCreated
+from attune.bus.transaction import Transaction
+from attune.database.group_commit import GroupCommit
+from attune.events import queries
+from attune.events.model import NewEvent
+from attune.telemetry.stages import Stages
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    id: int
+    created: datetime
+
+
+class Ingest:
+    """Accepts events."""
+
+    def __init__(self, writer: GroupCommit[Transaction], stages: Stages) -> None:
+        self._writer = writer
+        self._stages = stages
+
+    async def accept(self, event: NewEvent) -> Accepted:
+        """The event's id and time, once it is committed: it will have every enforcement that its rules ask for."""
+        return await self._writer.submit(self.record, event)
+
+    async def record(self, transaction: Transaction, events: Sequence[NewEvent]) -> Sequence[Accepted]:
+        """Record and publish events in a transaction; what they became, in their order."""
+        ids = await queries.insert_events(transaction.connection, events, transaction.now)
+        for event_id, event in zip(ids, events, strict=True):
+            transaction.publish(
+                EventCreated(event_id=event_id, trigger_ref=event.trigger_ref), event.cause, event.source_ref
+            )
+            if self._stages.enabled:
+                transaction.after_commit(
+                    partial(self._stages.log, "event accepted", event=event_id, trigger=event.trigger_ref)
+                )
+        return [Accepted(event_id, transaction.now) for event_id in ids]

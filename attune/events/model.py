@@ -1,0 +1,43 @@
+"""Events as values."""
+
+from datetime import datetime
+from typing import NamedTuple
+from uuid import UUID
+
+from attune.base.json import Json
+from attune.bus.messages import Cause
+
+
+class NewEvent(NamedTuple):
+    """An event that somebody wants to be recorded. `payload` and `config` are JSON text, or None.
+
+    `rule` with `rule_ref` names the one rule that it is for; `scheduled_at` the instant of a schedule that it stands
+    for.
+    """
+
+    trigger: int
+    trigger_ref: str
+    payload: str | None
+    source_ref: str
+    cause: Cause
+    config: str | None = None
+    rule: int | None = None
+    rule_ref: str | None = None
+    scheduled_at: datetime | None = None
+
+
+class Event(NamedTuple):
+    """A recorded event."""
+
+    id: int
+    trigger: int
+    trigger_ref: str
+    config: Json
+    payload: Json
+    source_ref: str
+    rule: int | None
+    rule_ref: str | None
+    correlation_id: UUID
+    causation_id: UUID | None
+    depth: int
+    created: datetime

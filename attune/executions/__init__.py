@@ -1,0 +1,1 @@
+"""Executions: from an enforcement to a terminal state, with everything that decides in between."""

@@ -1,0 +1,371 @@
+"""The statements on `attune.enforcement`, `attune.execution`, `attune.execution_open` and `attune.worker`."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from uuid import UUID
+
+from attune.base.json import JsonObject, loads
+from attune.base.states import EnforcementStatus, ExecutionStatus
+from attune.database.arrays import grouped, nullable
+from attune.database.paging import Page, Where, Window, fetch_page
+from attune.database.pool import Connection, Row
+from attune.executions.model import (
+    Enforcement,
+    Execution,
+    Finished,
+    NewEnforcement,
+    NewExecution,
+    Requested,
+)
+from attune.executions.states import Step, sources, target
+
+INSERT_ENFORCEMENTS = """
+    INSERT INTO attune.enforcement (rule, rule_ref, trigger_ref, event, config, status, correlation_id, causation_id,
+    depth,
+                                    created)
+    SELECT rule, rule_ref, trigger_ref, event, config::jsonb, 'created', correlation_id, causation_id, depth, $1
+      FROM unnest($2::bigint[], $3::text[], $4::text[], $5::bigint[], $6::text[], $7::uuid[], $8::uuid[], $9::int[])
+        AS new (rule, rule_ref, trigger_ref, event, config, correlation_id, causation_id, depth)
+        ON CONFLICT (event, rule) DO NOTHING
+    RETURNING id, event, rule
+"""
+
+READ_ENFORCEMENTS = """
+    SELECT id, rule, rule_ref, event, status, config, (SELECT version FROM attune.definition_version) AS
+    definition_version
+      FROM attune.enforcement
+     WHERE id = ANY($1::bigint[])
+"""
+
+RESOLVE_ENFORCEMENTS = """
+    UPDATE attune.enforcement SET status = $2, reason = $3, resolved_at = $4
+     WHERE id = ANY($1::bigint[]) AND status = 'created'
+"""
+
+# The execution of an enforcement and its entry among the open ones, in one round trip.
+INSERT_EXECUTIONS = """
+    WITH new AS (
+        INSERT INTO attune.execution (action, action_ref, config, enforcement, executor, status, correlation_id,
+                                      causation_id, depth, created, updated)
+        SELECT action, action_ref, config::jsonb, enforcement, executor, 'requested', correlation_id, causation_id,
+        depth,
+               $1, $1
+          FROM unnest($2::bigint[], $3::text[], $4::text[], $5::bigint[], $6::bigint[], $7::uuid[], $8::uuid[],
+          $9::int[])
+            AS new (action, action_ref, config, enforcement, executor, correlation_id, causation_id, depth)
+            ON CONFLICT (enforcement) WHERE parent IS NULL AND original_execution IS NULL DO NOTHING
+        RETURNING id, enforcement
+    ), opened AS (
+        INSERT INTO attune.execution_open (execution) SELECT id FROM new
+    )
+    SELECT id, enforcement FROM new
+"""
+
+READ_REQUESTED = """
+    SELECT id, action_ref, config, status, (SELECT version FROM attune.definition_version) AS definition_version
+      FROM attune.execution
+     WHERE id = ANY($1::bigint[])
+"""
+
+DISPATCH = """
+    UPDATE attune.execution
+       SET status = 'scheduled', worker = $2, updated = $3
+     WHERE id = ANY($1::bigint[]) AND status = ANY($4::text[])
+    RETURNING id
+"""
+
+START = """
+    UPDATE attune.execution
+       SET status = 'running', started_at = $2, updated = $2
+     WHERE id = ANY($1::bigint[]) AND status = 'scheduled' AND worker = $3
+    RETURNING id, config, (SELECT version FROM attune.definition_version) AS definition_version
+"""
+
+FINISH = """
+    WITH done AS (
+        UPDATE attune.execution AS e
+           SET status = $1, result = new.result::jsonb, finished_at = $2, updated = $2
+          FROM unnest($3::bigint[], $4::text[]) AS new (id, result)
+         WHERE e.id = new.id AND e.status = ANY($5::text[])
+        RETURNING e.id
+    ), closed AS (
+        DELETE FROM attune.execution_open WHERE execution IN (SELECT id FROM done)
+    )
+    SELECT id FROM done
+"""
+
+READ_ENDINGS = """
+    SELECT id, action_ref, status, result ->> 'error' AS error,
+           round(1000 * extract(epoch FROM finished_at - started_at))::bigint AS duration_ms
+      FROM attune.execution
+     WHERE id = ANY($1::bigint[])
+"""
+
+COLUMNS = """
+    e.id, e.action, e.action_ref, e.config, e.parent, e.enforcement,
+    (SELECT event FROM attune.enforcement WHERE id = e.enforcement) AS event, e.executor, e.worker, e.status, e.result,
+    e.original_execution, e.correlation_id, e.causation_id, e.depth, e.created, e.started_at, e.finished_at, e.updated
+"""
+
+_DISPATCHABLE = sorted(sources(Step.DISPATCH))
+
+
+async def insert_enforcements(
+    connection: Connection, new: Sequence[NewEnforcement], now: datetime
+) -> dict[tuple[int, int], int]:
+    """Create enforcements; ids by (event, rule) of those that did not exist."""
+    rows = await connection.fetch(
+        INSERT_ENFORCEMENTS,
+        now,
+        [one.rule for one in new],
+        [one.rule_ref for one in new],
+        [one.trigger_ref for one in new],
+        [one.event for one in new],
+        [one.config for one in new],
+        [one.cause.correlation_id for one in new],
+        nullable([one.cause.causation_id for one in new]),
+        [one.cause.depth for one in new],
+    )
+    return {(row["event"], row["rule"]): row["id"] for row in rows}
+
+
+async def enforcements_with_version(connection: Connection, ids: Sequence[int]) -> tuple[dict[int, Enforcement], int]:
+    """Enforcements by id, and the version of the definitions at the moment of reading (-1 without enforcements)."""
+    rows = await connection.fetch(READ_ENFORCEMENTS, ids)
+    found = {
+        row["id"]: Enforcement(
+            row["id"],
+            row["rule"],
+            row["rule_ref"],
+            row["event"],
+            EnforcementStatus(row["status"]),
+            row["config"],
+        )
+        for row in rows
+    }
+    return found, rows[0]["definition_version"] if rows else -1
+
+
+async def resolve_enforcements(
+    connection: Connection, decisions: Sequence[tuple[int, EnforcementStatus, str | None]], now: datetime
+) -> None:
+    """Close enforcements: id, status and the reason for it."""
+    for (status, reason), group in grouped(decisions, _decision).items():
+        ids = [enforcement for enforcement, _, _ in group]
+        await connection.execute(RESOLVE_ENFORCEMENTS, ids, status.value, reason, now)
+
+
+def _decision(row: tuple[int, EnforcementStatus, str | None]) -> tuple[EnforcementStatus, str | None]:
+    _, status, reason = row
+    return status, reason
+
+
+async def insert_executions(connection: Connection, new: Sequence[NewExecution], now: datetime) -> dict[int, int]:
+    """Create the executions of enforcements; ids by enforcement of those that did not exist."""
+    return {row["enforcement"]: row["id"] for row in await _insert_executions(connection, new, now)}
+
+
+async def insert_execution(connection: Connection, new: NewExecution, now: datetime) -> int:
+    """Create one execution and return its id."""
+    (row,) = await _insert_executions(connection, [new], now)
+    execution_id: int = row["id"]
+    return execution_id
+
+
+async def _insert_executions(connection: Connection, new: Sequence[NewExecution], now: datetime) -> Sequence[Row]:
+    return await connection.fetch(
+        INSERT_EXECUTIONS,
+        now,
+        [one.action for one in new],
+        [one.action_ref for one in new],
+        [one.config for one in new],
+        nullable([one.enforcement for one in new]),
+        nullable([one.executor for one in new]),
+        [one.cause.correlation_id for one in new],
+        nullable([one.cause.causation_id for one in new]),
+        [one.cause.depth for one in new],
+    )
+
+
+async def requested_with_version(connection: Connection, ids: Sequence[int]) -> tuple[dict[int, Requested], int]:
+    """What the scheduler needs of executions, by id, and the version of the definitions at the moment of reading."""
+    rows = await connection.fetch(READ_REQUESTED, ids)
+    found = {
+        row["id"]: Requested(row["id"], row["action_ref"], row["config"], ExecutionStatus(row["status"]))
+        for row in rows
+    }
+    return found, rows[0]["definition_version"] if rows else -1
+
+
+async def dispatch(connection: Connection, ids: Sequence[int], worker: int, now: datetime) -> set[int]:
+    """Give executions to a worker; the ids of those that were still waiting for one."""
+    return {row["id"] for row in await connection.fetch(DISPATCH, ids, worker, now, _DISPATCHABLE)}
+
+
+async def start(
+    connection: Connection, ids: Sequence[int], worker: int, now: datetime
+) -> tuple[dict[int, JsonObject], int]:
+    """Start executions that are scheduled for a worker; the parameters of those that it may run, by id, and the version
+    of the definitions."""
+    rows = await connection.fetch(START, ids, now, worker)
+    return {row["id"]: loads(row["config"]) for row in rows}, rows[0]["definition_version"] if rows else -1
+
+
+async def finish(connection: Connection, ends: Sequence[Finished], now: datetime) -> set[int]:
+    """End executions; the ids of those whose state allowed it."""
+    ended: set[int] = set()
+    for step, group in grouped(ends, _step).items():
+        rows = await connection.fetch(
+            FINISH,
+            target(step).value,
+            now,
+            [one.execution for one in group],
+            [one.result for one in group],
+            sorted(sources(step)),
+        )
+        ended.update(row["id"] for row in rows)
+    return ended
+
+
+def _step(one: Finished) -> Step:
+    return one.step
+
+
+async def ask_to_stop(connection: Connection, execution_id: int, now: datetime) -> bool:
+    """Mark a running execution as being cancelled; False when it does not run."""
+    status = await connection.execute(
+        "UPDATE attune.execution SET status = 'canceling', updated = $2 WHERE id = $1 AND status = 'running'",
+        execution_id,
+        now,
+    )
+    return status == "UPDATE 1"
+
+
+async def lock(connection: Connection, execution_id: int) -> Execution | None:
+    """The execution with that id, which nobody else changes until this transaction ends."""
+    row = await connection.fetchrow(
+        f"SELECT {COLUMNS} FROM attune.execution e WHERE e.id = $1 FOR UPDATE", execution_id
+    )
+    return None if row is None else execution_of(row)
+
+
+async def execution(connection: Connection, execution_id: int) -> Execution | None:
+    """The execution with that id."""
+    row = await connection.fetchrow(f"SELECT {COLUMNS} FROM attune.execution e WHERE e.id = $1", execution_id)
+    return None if row is None else execution_of(row)
+
+
+async def statuses(connection: Connection, ids: Sequence[int]) -> dict[int, ExecutionStatus]:
+    """The states of executions, by id."""
+    rows = await connection.fetch("SELECT id, status FROM attune.execution WHERE id = ANY($1::bigint[])", ids)
+    return {row["id"]: ExecutionStatus(row["status"]) for row in rows}
+
+
+async def open_executions(connection: Connection, statuses: Sequence[ExecutionStatus]) -> list[Execution]:
+    """The executions that have not ended and are in one of `statuses`, locked, in the order of their ids."""
+    rows = await connection.fetch(
+        f"""
+        SELECT {COLUMNS}
+          FROM attune.execution_open o JOIN attune.execution e ON e.id = o.execution
+         WHERE e.status = ANY($1::text[])
+         ORDER BY e.id
+           FOR UPDATE OF e
+        """,
+        [status.value for status in statuses],
+    )
+    return [execution_of(row) for row in rows]
+
+
+async def endings(connection: Connection, ids: Sequence[int]) -> Sequence[Row]:
+    """How executions ended: id, action_ref, status, error, and duration_ms (None when it never ran)."""
+    return await connection.fetch(READ_ENDINGS, ids)
+
+
+async def register_worker(connection: Connection, name: str, host: str, boot: UUID, now: datetime) -> int:
+    """The id of the worker with that name, which runs in this boot from now on."""
+    worker: int = await connection.fetchval(
+        """
+        INSERT INTO attune.worker (name, host, boot, started_at) VALUES ($1, $2, $3, $4)
+            ON CONFLICT (name) DO UPDATE SET host = excluded.host, boot = excluded.boot, started_at =
+            excluded.started_at
+        RETURNING id
+        """,
+        name,
+        host,
+        boot,
+        now,
+    )
+    return worker
+
+
+def execution_of(row: Row) -> Execution:
+    """The execution of a row with `COLUMNS`."""
+    return Execution(
+        row["id"],
+        row["action"],
+        row["action_ref"],
+        loads(row["config"]),
+        row["parent"],
+        row["enforcement"],
+        row["event"],
+        row["executor"],
+        row["worker"],
+        ExecutionStatus(row["status"]),
+        loads(row["result"]),
+        row["original_execution"],
+        row["correlation_id"],
+        row["causation_id"],
+        row["depth"],
+        row["created"],
+        row["started_at"],
+        row["finished_at"],
+        row["updated"],
+    )
+
+
+_SUMMARY = """
+    e.id, e.action_ref, e.status, e.parent, e.enforcement, n.rule_ref, n.trigger_ref, n.event, e.original_execution,
+    e.worker, e.correlation_id, e.created, e.started_at, e.finished_at, e.updated
+"""
+_WITH_ENFORCEMENT = "attune.execution e LEFT JOIN attune.enforcement n ON n.id = e.enforcement"
+
+
+async def executions_page(connection: Connection, where: Where, window: Window) -> Page:
+    """A page of executions, the newest first. Conditions are on `e` and its enforcement `n`."""
+    return await fetch_page(connection, _SUMMARY, _WITH_ENFORCEMENT, where, window, cursor="e.id", descending=True)
+
+
+async def execution_row(connection: Connection, execution_id: int) -> Row | None:
+    """Everything about one execution, and the rule, trigger and event that it comes from."""
+    return await connection.fetchrow(
+        f"SELECT {COLUMNS}, n.rule_ref, n.trigger_ref FROM {_WITH_ENFORCEMENT} WHERE e.id = $1", execution_id
+    )
+
+
+_ENFORCEMENT_SUMMARY = """
+    n.id, n.rule, n.rule_ref, n.trigger_ref, n.event, n.status, n.reason, n.correlation_id, n.created,
+    n.resolved_at
+"""
+
+
+async def enforcements_page(connection: Connection, where: Where, window: Window) -> Page:
+    """A page of enforcements `n`, the newest first."""
+    return await fetch_page(
+        connection, _ENFORCEMENT_SUMMARY, "attune.enforcement n", where, window, cursor="n.id", descending=True
+    )
+
+
+async def enforcement_row(connection: Connection, enforcement_id: int) -> Row | None:
+    """Everything about one enforcement, the payload of its event, its execution, and the version of its rule."""
+    return await connection.fetchrow(
+        f"""
+        SELECT {_ENFORCEMENT_SUMMARY}, n.config, v.payload, m.definition_version, e.id AS execution, e.action_ref
+          FROM attune.enforcement n
+          LEFT JOIN attune.event v ON v.id = n.event
+          LEFT JOIN attune.event_match m ON m.event = n.event
+          LEFT JOIN attune.execution e
+            ON e.enforcement = n.id AND e.parent IS NULL AND e.original_execution IS NULL
+         WHERE n.id = $1
+        """,
+        enforcement_id,
+    )

@@ -1,0 +1,110 @@
+"""Asking for executions, and asking them to stop."""
+
+from collections.abc import Sequence
+
+from attune.base.errors import BadInput, Conflict, NotFound
+from attune.base.json import JsonObject, dumps
+from attune.base.schema import validate, with_defaults
+from attune.base.states import ExecutionStatus
+from attune.bus.bus import Bus
+from attune.bus.messages import Cause, ExecutionCancelRequested, ExecutionRequested
+from attune.bus.transaction import Transaction
+from attune.catalog import queries as catalog
+from attune.catalog.model import Action
+from attune.database.group_commit import GroupCommit
+from attune.database.ids import uuid7
+from attune.executions import endings, queries
+from attune.executions.model import Execution, Finished, NewExecution
+from attune.executions.states import Step, sources
+
+SOURCE = "api"
+
+
+class Requests:
+    """What people ask of executions."""
+
+    def __init__(self, bus: Bus, writer: GroupCommit[Transaction]) -> None:
+        self._bus = bus
+        self._writer = writer
+
+    async def execute(self, action_ref: str, parameters: JsonObject, executor: int | None) -> int:
+        """The id of a new execution of an action. Raises NotFound for an unknown action and BadInput for parameters
+        that do not fit it, with JSON Pointers below /parameters."""
+        async with self._bus.database.acquire() as connection:
+            action = await catalog.definition(connection, "action", action_ref)
+        if not isinstance(action, Action):
+            raise NotFound(f"There is no action {action_ref}.")
+        config = with_defaults(parameters, action.param_schema)
+        problems = validate(config, action.param_schema, where="/parameters")
+        if problems:
+            raise BadInput(f"The parameters do not fit {action_ref}.", problems)
+        new = NewExecution(
+            action=action.id,
+            action_ref=action.ref,
+            config=dumps(config),
+            enforcement=None,
+            executor=executor,
+            cause=Cause(uuid7(), None, 0),
+        )
+        return await self._writer.submit(_request, new)
+
+    async def cancel(self, execution_id: int) -> Execution:
+        """The execution after it was asked to stop: `cancelled` if it had not begun, `canceling` while it runs.
+
+        Asking again changes nothing. Raises NotFound, and Conflict when it has ended already.
+        """
+        async with self._bus.transaction() as transaction:
+            execution = await queries.lock(transaction.connection, execution_id)
+            if execution is None:
+                raise NotFound(f"There is no execution {execution_id}.")
+            if execution.status.is_terminal:
+                raise Conflict(f"Execution {execution_id} has ended already: it is {execution.status}.")
+            if execution.status is ExecutionStatus.RUNNING:
+                await self._ask(transaction, execution)
+            elif execution.status in sources(Step.CANCEL) and execution.status is not ExecutionStatus.CANCELING:
+                await endings.end(transaction, [_cancelled(execution)], SOURCE)
+            changed = await queries.execution(transaction.connection, execution_id)
+            assert changed is not None
+            return changed
+
+    async def _ask(self, transaction: Transaction, execution: Execution) -> None:
+        assert execution.worker is not None, "what runs has a worker"
+        await queries.ask_to_stop(transaction.connection, execution.id, transaction.now)
+        transaction.publish(
+            ExecutionCancelRequested(execution_id=execution.id, worker_id=execution.worker), _cause(execution), SOURCE
+        )
+
+
+async def _request(transaction: Transaction, new: Sequence[NewExecution]) -> Sequence[int]:
+    ids = []
+    for execution in new:
+        execution_id = await queries.insert_execution(transaction.connection, execution, transaction.now)
+        transaction.publish(
+            ExecutionRequested(
+                execution_id=execution_id,
+                action_ref=execution.action_ref,
+                enforcement_id=None,
+                event_id=None,
+                rule_ref=None,
+                trigger_ref=None,
+            ),
+            execution.cause,
+            SOURCE,
+        )
+        ids.append(execution_id)
+    return ids
+
+
+def _cancelled(execution: Execution) -> Finished:
+    return Finished(
+        execution=execution.id,
+        action_ref=execution.action_ref,
+        event=execution.event,
+        step=Step.CANCEL,
+        result=dumps({"succeeded": False, "cancelled": True, "error": "It was cancelled before it began."}),
+        cause=_cause(execution),
+    )
+
+
+def _cause(execution: Execution) -> Cause:
+    return Cause(execution.correlation_id, execution.causation_id, execution.depth + 1)

@@ -1,0 +1,172 @@
+"""The rule matcher: which rules an event matches, as enforcements in the transaction that takes the event."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+
+import structlog
+
+from attune.base.errors import Problem
+from attune.base.expressions import ExpressionError
+from attune.base.json import JsonObject
+from attune.bus.broadcasts import Heard
+from attune.bus.bus import Bus
+from attune.bus.messages import Delivery, EnforcementCreated, EventCreated
+from attune.bus.outcomes import DONE, Outcome, Reject
+from attune.bus.transaction import Transaction
+from attune.catalog import queries as catalog
+from attune.catalog.definitions import Definitions, Derived
+from attune.catalog.model import Rule
+from attune.catalog.queries import RuleSpec
+from attune.events import queries as events
+from attune.events.model import Event
+from attune.executions import queries as executions
+from attune.executions.model import NewEnforcement
+from attune.rules import evaluation, queries
+from attune.rules.evaluation import Compiled, names_of
+from attune.rules.queries import EventMatch
+from attune.telemetry.stages import Stages
+
+log = structlog.get_logger()
+
+SOURCE = "rule matcher"
+
+
+class ConditionRules:
+    """What the matcher has to say about rules."""
+
+    def problems(self, rule: RuleSpec) -> Iterable[Problem]:
+        """What is wrong with the conditions and the templates of a rule."""
+        return evaluation.problems(rule)
+
+    async def changed(self, _: Transaction, before: Rule | None, after: Rule | None) -> Sequence[str]:  # noqa: ARG002
+        """Nothing follows from a change: the matcher reads the version of the definitions with each batch."""
+        return ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """An enforcement to be, and the delivery that causes it."""
+
+    enforcement: NewEnforcement
+    delivery: Delivery[EventCreated]
+
+
+class Matcher:
+    """Handles EventCreated."""
+
+    def __init__(self, definitions: Definitions, stages: Stages) -> None:
+        self._definitions = definitions
+        self._stages = stages
+        self._compiled: Derived[Rule, Compiled] = Derived(Compiled)
+
+    async def handle(self, transaction: Transaction, batch: Sequence[Delivery[EventCreated]]) -> Sequence[Outcome]:
+        connection = transaction.connection
+        read, version = await events.events_with_version(connection, [one.message.event_id for one in batch])
+        await self._definitions.follow(connection, version)
+        # Other consumers follow as well: this is what the rules below are, whatever comes while we write.
+        seen = self._definitions.version
+        outcomes: list[Outcome] = []
+        matches: list[EventMatch] = []
+        found: list[_Found] = []
+        for delivery in batch:
+            event = read.get(delivery.message.event_id)
+            if event is None:
+                outcomes.append(Reject(f"There is no event {delivery.message.event_id}."))
+                continue
+            outcomes.append(DONE)
+            rules = self._candidates(event)
+            enforcements, failed = self._evaluate(event, rules, delivery, transaction.now)
+            found.extend(enforcements)
+            matches.append(EventMatch(event.id, len(rules), len(enforcements), failed))
+        if found:
+            await self._enforce(transaction, found)
+        if matches:
+            await queries.insert_matches(connection, matches, seen, transaction.now)
+        return outcomes
+
+    def _candidates(self, event: Event) -> list[Rule]:
+        """The enabled rules that the event is for: the one that it names, or all of its trigger."""
+        if event.rule is not None:
+            rule = self._definitions.rules.by_id.get(event.rule)
+            return [rule] if rule is not None and rule.enabled and evaluation.concerned(event, rule) else []
+        return [rule for rule in self._definitions.rules_of(event.trigger_ref).values() if rule.enabled]
+
+    def _evaluate(
+        self, event: Event, rules: Sequence[Rule], delivery: Delivery[EventCreated], now: datetime
+    ) -> tuple[list[_Found], int]:
+        """The enforcements that rules ask for, and how many rules could not be evaluated."""
+        names = names_of(event)
+        cause = delivery.envelope.effect()
+        found = []
+        failed = 0
+        for rule in rules:
+            try:
+                parameters = self._compiled.of(rule).match(names, self._config(rule), now)
+            except ExpressionError as error:
+                failed += 1
+                log.warning("a rule could not be evaluated", _event=event.id, rule=rule.ref, error=error.message)
+                continue
+            if parameters is None:
+                if self._stages.enabled:
+                    self._stages.log("rule did not match", event=event.id, rule=rule.ref)
+                continue
+            enforcement = NewEnforcement(
+                rule=rule.id,
+                rule_ref=rule.ref,
+                trigger_ref=event.trigger_ref,
+                event=event.id,
+                config=parameters,
+                cause=cause,
+            )
+            found.append(_Found(enforcement, delivery))
+        return found, failed
+
+    def _config(self, rule: Rule) -> JsonObject:
+        pack = self._definitions.packs.by_ref.get(rule.pack_ref)
+        return pack.config if pack is not None else {}
+
+    async def _enforce(self, transaction: Transaction, found: Sequence[_Found]) -> None:
+        ids = await executions.insert_enforcements(
+            transaction.connection, [one.enforcement for one in found], transaction.now
+        )
+        for one in found:
+            new = one.enforcement
+            enforcement_id = ids.get((new.event, new.rule))
+            if enforcement_id is None:
+                # It exists: this event was matched before, and its messages went out then.
+                continue
+            transaction.publish(
+                EnforcementCreated(
+                    enforcement_id=enforcement_id,
+                    event_id=new.event,
+                    rule_id=new.rule,
+                    rule_ref=new.rule_ref,
+                    trigger_ref=new.trigger_ref,
+                ),
+                new.cause,
+                SOURCE,
+            )
+            if self._stages.enabled:
+                transaction.after_commit(
+                    partial(
+                        self._stages.log,
+                        "rule matched",
+                        event=new.event,
+                        rule=new.rule_ref,
+                        enforcement=enforcement_id,
+                    )
+                )
+
+
+class RuleCache:
+    """Listens to RuleChanged, so that the first event after a change finds the definitions read already."""
+
+    def __init__(self, bus: Bus, definitions: Definitions) -> None:
+        self._bus = bus
+        self._definitions = definitions
+
+    async def hear(self, _: Heard) -> None:
+        async with self._bus.database.acquire() as connection:
+            await self._definitions.follow(connection, await catalog.current_version(connection))

@@ -1,0 +1,62 @@
+"""The statements on `attune.event_match`, and those that say what became of an event."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from attune.database.pool import Connection, Row
+
+INSERT_MATCHES = """
+    INSERT INTO attune.event_match (event, definition_version, rules, matched, failed, created)
+    SELECT event, $1, rules, matched, failed, $2
+      FROM unnest($3::bigint[], $4::int[], $5::int[], $6::int[]) AS new (event, rules, matched, failed)
+        ON CONFLICT (event) DO NOTHING
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class EventMatch:
+    """How many rules the matcher evaluated for an event, found matching, and could not evaluate."""
+
+    event: int
+    rules: int
+    matched: int
+    failed: int
+
+
+async def insert_matches(connection: Connection, matches: Sequence[EventMatch], version: int, now: datetime) -> None:
+    """Record what the matcher did with events, and the version of the definitions that it saw."""
+    await connection.execute(
+        INSERT_MATCHES,
+        version,
+        now,
+        [one.event for one in matches],
+        [one.rules for one in matches],
+        [one.matched for one in matches],
+        [one.failed for one in matches],
+    )
+
+
+async def seen_by_matcher(connection: Connection, event: int) -> tuple[int, datetime] | None:
+    """The version of the definitions that the matcher saw when it took an event, and when; None before that."""
+    row = await connection.fetchrow(
+        "SELECT definition_version, created FROM attune.event_match WHERE event = $1", event
+    )
+    return None if row is None else (row["definition_version"], row["created"])
+
+
+async def consequences(connection: Connection, event: int) -> Sequence[Row]:
+    """The enforcements of an event with their executions: rule, enforcement, enforcement_status, reason, execution,
+    execution_status, error."""
+    return await connection.fetch(
+        """
+        SELECT n.rule, n.id AS enforcement, n.status AS enforcement_status, n.reason, e.id AS execution,
+               e.status AS execution_status, e.result ->> 'error' AS error
+          FROM attune.enforcement n
+          LEFT JOIN attune.execution e
+            ON e.enforcement = n.id AND e.parent IS NULL AND e.original_execution IS NULL
+         WHERE n.event = $1
+         ORDER BY n.id
+        """,
+        event,
+    )

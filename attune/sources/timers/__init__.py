@@ -1,0 +1,1 @@
+"""Rules that fire by the clock: when, and what becomes of the times that were missed."""

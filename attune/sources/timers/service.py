@@ -1,0 +1,391 @@
+"""The timers: one heap, one task, and a row that remembers for each."""
+
+import heapq
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+import anyio
+import structlog
+
+from attune.base.clock import Clock
+from attune.base.errors import BadInput, Problem
+from attune.base.json import dumps
+from attune.bus.broadcasts import Heard
+from attune.bus.bus import Bus
+from attune.bus.messages import Cause, RuleChanged
+from attune.bus.transaction import Transaction
+from attune.catalog.model import Rule
+from attune.catalog.queries import RuleSpec
+from attune.database.group_commit import GroupCommit
+from attune.database.ids import uuid7
+from attune.database.pool import DatabaseUnavailable
+from attune.events.ingest import Ingest
+from attune.events.model import NewEvent
+from attune.sources.timers import queries
+from attune.sources.timers.misfires import Misfire, Plan, plan, reanchored
+from attune.sources.timers.params import TRIGGERS, from_params, misfire_from_params
+from attune.sources.timers.queries import Advance, Skip, TimerRow
+from attune.sources.timers.schedules import SENSOR_REF, OneShot, Schedule, payload
+
+log = structlog.get_logger()
+
+_CHUNK = 250
+"""Events that are made in one transaction, about: a timer that fires belatedly makes up to a hundred and some."""
+_BREATH = 0.005
+"""Seconds of arithmetic after which the others in the loop get their turn."""
+_LOOK_AGAIN = 1.0
+_PAUSE = 0.5
+_JUMP = timedelta(seconds=1)
+_SPARE = 100
+"""Entries of the heap that may be out of date, besides as many as there are timers."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Timer:
+    row: TimerRow
+    schedule: Schedule
+    policy: Misfire
+    grace: timedelta
+    next_fire_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class _Fire:
+    """What a timer does now. `recorded` are the instants of its plan that have an event already."""
+
+    timer: _Timer
+    plan: Plan
+    recorded: frozenset[datetime] = frozenset()
+
+    @property
+    def rule(self) -> int:
+        return self.timer.row.rule
+
+    @property
+    def advance(self) -> Advance:
+        count = len(self.plan.fires) - len(self.recorded)
+        return Advance(self.rule, self.timer.row.generation, self.timer.next_fire_at, self.plan.next_fire_at, count)
+
+
+class TimerRules:
+    """What timers have to say about rules on timer triggers."""
+
+    def problems(self, rule: RuleSpec) -> Iterable[Problem]:
+        """What is wrong with the schedule of a rule."""
+        if rule.trigger_ref not in TRIGGERS:
+            return
+        try:
+            from_params(rule.trigger_ref, rule.trigger_params, datetime.fromisoformat("2000-01-01T00:00:00Z"))
+        except BadInput as error:
+            for problem in error.problems:
+                yield Problem(f"/trigger_params{problem.where}", problem.what)
+
+    async def changed(self, transaction: Transaction, before: Rule | None, after: Rule | None) -> Sequence[str]:
+        """Plan the timer of a rule anew, if its schedule changed. A change of anything else leaves its phase alone."""
+        connection = transaction.connection
+        if after is None or after.trigger_ref not in TRIGGERS:
+            if before is not None and before.trigger_ref in TRIGGERS:
+                await queries.delete_timer(connection, before.id)
+            return ()
+        if before is not None and _timer_key(before) == _timer_key(after):
+            return ()
+        if not after.enabled:
+            await queries.put_timer(connection, after.id, anchor=transaction.now, next_fire_at=None)
+            return ()
+        schedule = from_params(after.trigger_ref, after.trigger_params, transaction.now)
+        if before is not None and before.enabled and _schedule_of(before, transaction.now) == schedule:
+            await queries.raise_generation(connection, after.id)
+            return ()
+        next_fire_at = schedule.after(transaction.now)
+        await queries.put_timer(connection, after.id, anchor=transaction.now, next_fire_at=next_fire_at)
+        if next_fire_at is None and isinstance(schedule, OneShot):
+            return (f"{after.ref} never fires: its moment {schedule.fire_at:%Y-%m-%d %H:%M:%S} UTC has passed.",)
+        return ()
+
+
+def _timer_key(rule: Rule) -> tuple[object, ...]:
+    return rule.trigger_ref, dumps(rule.trigger_params), rule.enabled
+
+
+def _schedule_of(rule: Rule, anchor: datetime) -> Schedule | None:
+    try:
+        return from_params(rule.trigger_ref, rule.trigger_params, anchor)
+    except BadInput:
+        return None
+
+
+class Timers:
+    """Fires the timers. State is in their rows; what is here can be read again at any time, and is when it turns out
+    to be old."""
+
+    def __init__(self, bus: Bus, ingest: Ingest, writer: GroupCommit[Transaction], clock: Clock) -> None:
+        self._bus = bus
+        self._ingest = ingest
+        self._writer = writer
+        self._clock = clock
+        self._timers: dict[int, _Timer] = {}
+        self._heap: list[tuple[datetime, int, int]] = []
+        self._changed = anyio.Event()
+        self._last_seen = clock.now()
+        # Who reads first also writes here first: else what was read long ago replaces what is new.
+        self._reading = anyio.Lock()
+
+    @property
+    def waiting(self) -> int:
+        """How many timers wait for an instant."""
+        return len(self._timers)
+
+    async def run(self) -> None:
+        """Fire until cancelled."""
+        await self._reload_until_done(None)
+        while True:
+            self._changed = anyio.Event()
+            now = self._clock.now()
+            if now < self._last_seen - _JUMP:
+                log.warning("the clock went back", by_seconds=(self._last_seen - now).total_seconds())
+                await self._reload_until_done(None)
+            self._last_seen = now
+            due = self._take_due(now)
+            if due:
+                await self._fire_all(due, now)
+            else:
+                await self._clock.wait(self._changed, self._pause(now))
+
+    async def hear(self, heard: Heard) -> None:
+        """Read again what changed."""
+        changed = {message.rule_id for message in heard.messages if isinstance(message, RuleChanged)}
+        await self._reload_until_done(None if heard.missed else sorted(changed))
+
+    async def _reload_until_done(self, rules: Sequence[int] | None) -> None:
+        while True:
+            try:
+                async with self._reading:
+                    await self._reload(rules)
+                return
+            except DatabaseUnavailable as error:
+                log.debug("the timers wait for the database", error=str(error))
+                await self._clock.sleep(_PAUSE)
+
+    async def _reload(self, rules: Sequence[int] | None) -> None:
+        now = self._clock.now()
+        async with self._bus.database.acquire() as connection:
+            rows = await queries.timers(connection, rules)
+        timers = []
+        moved = []
+        turn = _Turn(self._clock)
+        for row in rows:
+            await turn.share()
+            timer = _timer_of(row)
+            if timer is None:
+                continue
+            instant = reanchored(timer.schedule, timer.next_fire_at, now)
+            if instant is not None:
+                timer = _timer_of(replace(row, anchor=now, next_fire_at=instant))
+                assert timer is not None, "the same row was good with another anchor"
+                moved.append(timer.row)
+            timers.append(timer)
+        if moved:
+            async with self._bus.transaction() as transaction:
+                await queries.move_timers(transaction.connection, moved)
+        if rules is None:
+            self._timers.clear()
+            self._heap.clear()
+        for rule in rules or ():
+            self._timers.pop(rule, None)
+        for timer in timers:
+            self._wait_for(timer)
+        self._changed.set()
+
+    def _wait_for(self, timer: _Timer) -> None:
+        self._timers[timer.row.rule] = timer
+        heapq.heappush(self._heap, (timer.next_fire_at, timer.row.rule, timer.row.generation))
+        if len(self._heap) > 2 * len(self._timers) + _SPARE:
+            self._heap = [(one.next_fire_at, rule, one.row.generation) for rule, one in self._timers.items()]
+            heapq.heapify(self._heap)
+
+    def _pause(self, now: datetime) -> float:
+        """Seconds until the next instant, but not more than one: the wall clock may be set, the machine may sleep."""
+        if not self._heap:
+            return _LOOK_AGAIN
+        return min(max((self._heap[0][0] - now).total_seconds(), 0.001), _LOOK_AGAIN)
+
+    def _take_due(self, now: datetime) -> list[_Timer]:
+        # A timer that was read again stands in the heap twice.
+        due: dict[int, _Timer] = {}
+        while self._heap and self._heap[0][0] <= now:
+            instant, rule, generation = heapq.heappop(self._heap)
+            timer = self._timers.get(rule)
+            if timer is not None and (timer.next_fire_at, timer.row.generation) == (instant, generation):
+                due[rule] = timer
+        return list(due.values())
+
+    async def _fire_all(self, due: Sequence[_Timer], now: datetime) -> None:
+        plans = _Plans(now)
+        turn = _Turn(self._clock)
+        waiting = deque(due)
+        while waiting:
+            fires: list[_Fire] = []
+            events = 0
+            while waiting and events < _CHUNK:
+                await turn.share()
+                fire = self._planned(waiting.popleft(), plans)
+                if fire is not None:
+                    fires.append(fire)
+                    events += max(len(fire.plan.fires), 1)
+            if not await self._fire(fires):
+                for timer in (*(fire.timer for fire in fires), *waiting):
+                    if self._is_current(timer):
+                        self._wait_for(timer)
+                await self._clock.sleep(_PAUSE)
+                return
+
+    def _planned(self, timer: _Timer, plans: "_Plans") -> _Fire | None:
+        try:
+            return _Fire(timer, plans.of(timer))
+        except Exception:
+            self._give_up(timer)
+            return None
+
+    async def _fire(self, fires: Sequence[_Fire]) -> bool:
+        """Whether the database did it."""
+        try:
+            live = await self._writer.submit(self._write, fires)
+        except DatabaseUnavailable as error:
+            log.debug("timers wait for the database", error=str(error))
+            return False
+        except Exception:
+            # One of them is to blame.
+            return all([await self._fire_alone(fire) for fire in fires])
+        await self._go_on(fires, live)
+        return True
+
+    async def _fire_alone(self, fire: _Fire) -> bool:
+        try:
+            live = await self._writer.submit(self._write_rest, fire)
+        except DatabaseUnavailable as error:
+            log.debug("a timer waits for the database", error=str(error))
+            return False
+        except Exception:
+            self._give_up(fire.timer)
+        else:
+            await self._go_on([fire], live)
+        return True
+
+    def _give_up(self, timer: _Timer) -> None:
+        log.exception("a timer cannot fire and waits for a change of its rule", rule=timer.row.rule_ref)
+        if self._is_current(timer):
+            del self._timers[timer.row.rule]
+
+    def _is_current(self, timer: _Timer) -> bool:
+        """Whether nobody has put another timer in its place, or taken it away."""
+        return self._timers.get(timer.row.rule) is timer
+
+    async def _go_on(self, fires: Sequence[_Fire], live: frozenset[int]) -> None:
+        for fire in fires:
+            if fire.rule not in live or not self._is_current(fire.timer):
+                continue
+            if fire.plan.next_fire_at is None:
+                del self._timers[fire.rule]
+            else:
+                self._wait_for(replace(fire.timer, next_fire_at=fire.plan.next_fire_at))
+        outdated = [fire.rule for fire in fires if fire.rule not in live]
+        if outdated:
+            await self._reload_until_done(outdated)
+
+    async def _write(self, transaction: Transaction, batches: Sequence[Sequence[_Fire]]) -> Sequence[frozenset[int]]:
+        """Let timers go on and record their events, in one transaction; the rules whose timers did. One that was
+        changed meanwhile does nothing."""
+        fires = [fire for batch in batches for fire in batch]
+        counts = await queries.advance(transaction.connection, [fire.advance for fire in fires], transaction.now)
+        live = [fire for fire in fires if fire.rule in counts]
+        events = [event for fire in live for event in _events(fire, counts[fire.rule], transaction.now)]
+        if events:
+            await self._ingest.record(transaction, events)
+        skips = [Skip(fire.rule, fire.timer.row.rule_ref, skipped) for fire in live for skipped in fire.plan.skipped]
+        if skips:
+            await queries.insert_skips(transaction.connection, skips, transaction.now)
+        return [frozenset(counts)] * len(batches)
+
+    async def _write_rest(self, transaction: Transaction, fires: Sequence[_Fire]) -> Sequence[frozenset[int]]:
+        """The same for timers one of which did not get through: without what has its event already, which happens when
+        the clock went back and a rule was planned anew since."""
+        rest = []
+        for fire in fires:
+            recorded = await queries.recorded(transaction.connection, fire.rule, fire.plan.fires)
+            rest.append([replace(fire, recorded=recorded)])
+        return await self._write(transaction, rest)
+
+
+class _Turn:
+    """Shares the loop with others while there is much to compute."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._began = clock.monotonic()
+
+    async def share(self) -> None:
+        """Let the others go on, if it is time."""
+        if self._clock.monotonic() - self._began > _BREATH:
+            await anyio.lowlevel.checkpoint()
+            self._began = self._clock.monotonic()
+
+
+class _Plans:
+    """What to do at one moment. Timers with the same schedule, due at the same instant, share the arithmetic."""
+
+    def __init__(self, now: datetime) -> None:
+        self._now = now
+        self._known: dict[tuple[Schedule, datetime, Misfire, timedelta], Plan] = {}
+
+    def of(self, timer: _Timer) -> Plan:
+        key = (timer.schedule, timer.next_fire_at, timer.policy, timer.grace)
+        known = self._known.get(key)
+        if known is None:
+            known = self._known[key] = plan(timer.schedule, timer.next_fire_at, self._now, timer.policy, timer.grace)
+        return known
+
+
+def _timer_of(row: TimerRow) -> _Timer | None:
+    if row.next_fire_at is None:
+        return None
+    try:
+        schedule = from_params(row.trigger_ref, row.trigger_params, row.anchor)
+        policy, grace = misfire_from_params(row.trigger_params)
+    except Exception as error:
+        # It was right when it was saved: a zone is gone, say. The other timers have nothing to do with it.
+        problems = [str(problem) for problem in error.problems] if isinstance(error, BadInput) else [repr(error)]
+        log.error(  # noqa: TRY400 - the problems say where, and a traceback would not
+            "a rule does not fire: its schedule cannot be read", rule=row.rule_ref, problems=problems
+        )
+        return None
+    return _Timer(row, schedule, policy, grace, row.next_fire_at)
+
+
+def _events(fire: _Fire, fired_so_far: int, now: datetime) -> Iterator[NewEvent]:
+    row = fire.timer.row
+    number = fired_so_far - fire.advance.fires
+    # Between the instants of a plan lie no others.
+    for instant, following in zip(fire.plan.fires, (*fire.plan.fires[1:], fire.plan.next_fire_at), strict=True):
+        if instant in fire.recorded:
+            continue
+        number += 1
+        yield NewEvent(
+            trigger=row.trigger,
+            trigger_ref=row.trigger_ref,
+            payload=dumps(
+                payload(
+                    fire.timer.schedule,
+                    instant=instant,
+                    fired_at=now,
+                    next_fire_at=following,
+                    execution_count=number,
+                )
+            ),
+            source_ref=SENSOR_REF,
+            cause=Cause(uuid7(), None, 0),
+            rule=row.rule,
+            rule_ref=row.rule_ref,
+            scheduled_at=instant,
+        )

@@ -1,0 +1,1 @@
+"""Upkeep: what keeps an installation healthy over time."""

