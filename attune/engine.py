@@ -69,7 +69,7 @@ class Engine:
         """Raises TopologyError when a message could get lost."""
         self.database = database
         self.bus = Bus(database, topology, clock, lambda: ownership.is_held)
-        self.writer: GroupCommit[Transaction] = GroupCommit(self.bus.transaction, self.bus.turns)
+        self.writer: GroupCommit[Transaction] = GroupCommit(self.bus.transaction, self.bus.turns.first)
         self.definitions = Definitions()
         self.rules = Rules(self.bus, [ConditionRules(), TimerRules()])
         self.installer = Installer(self.bus, self.rules)

@@ -20,6 +20,7 @@ from attune.bus.counters import Counters
 from attune.bus.messages import Delivery, Message
 from attune.bus.topology import Topology
 from attune.bus.transaction import Routes, Transaction
+from attune.bus.turns import Turns
 from attune.database.arrays import grouped
 from attune.database.pool import Connection, Database, DatabaseUnavailable, Row
 
@@ -51,7 +52,7 @@ class Bus:
         self.counters = Counters()
         self.broadcasts = Broadcasts()
         self.broker: Broker = MemoryBroker(self._load, clock)
-        self.turns = anyio.Semaphore(TURNS)
+        self.turns = Turns(TURNS)
         self._is_owned = is_owned
         self._routes = topology.routes()
         self._found: dict[tuple[type[Message], str], Routes] = {}

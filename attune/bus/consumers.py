@@ -95,7 +95,7 @@ class ConsumerLoop:
         pause = _FIRST_PAUSE
         while True:
             try:
-                async with self._bus.turns:
+                async with self._bus.turns.turn():
                     batch = batch or await take()
                     if not batch:
                         return

@@ -48,11 +48,13 @@ class GroupCommit(Generic[T]):
     exit."""
 
     def __init__(
-        self, open_transaction: Callable[[], AbstractAsyncContextManager[T]], turns: AbstractAsyncContextManager[object]
+        self,
+        open_transaction: Callable[[], AbstractAsyncContextManager[T]],
+        turn: Callable[[], AbstractAsyncContextManager[None]],
     ) -> None:
-        """`turns` is entered for each commit: what comes before its turn goes into it."""
+        """`turn` is entered for each commit: what comes before its turn goes into it."""
         self._open = open_transaction
-        self._turns = turns
+        self._turn = turn
         self._waiting: deque[_Write] = deque()
         self._work = anyio.Event()
         self._stopping = False
@@ -89,7 +91,7 @@ class GroupCommit(Generic[T]):
                 self._work = anyio.Event()
                 await self._work.wait()
                 continue
-            async with self._turns:
+            async with self._turn():
                 batch = [self._waiting.popleft() for _ in range(min(_BATCH, len(self._waiting)))]
                 with anyio.CancelScope(shield=True):
                     await self._commit(batch)

@@ -148,7 +148,10 @@ class Timers:
                 await self._reload_until_done(None)
             self._last_seen = now
             due = self._take_due(now)
-            if due:
+            if len(due) > _CHUNK:
+                with self._bus.turns.burst():
+                    await self._fire_all(due, now)
+            elif due:
                 await self._fire_all(due, now)
             else:
                 await self._clock.wait(self._changed, self._pause(now))
