@@ -20,7 +20,8 @@ Say = Callable[[str], None]
 
 INTERVAL = 10
 
-_RULES_AT_ONCE = 250
+_RULES_AT_ONCE = 10
+"""An interval begins when its rule is made: made by the ten, the timers are due at a thousand different instants."""
 _ACCEPTED = "event accepted"
 _SETTLE = 5.0
 _PATIENCE = 30.0

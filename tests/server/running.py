@@ -62,9 +62,10 @@ def environment(**changes: str) -> dict[str, str]:
 
 @asynccontextmanager
 async def serving(
-    folder: Path, *arguments: str, data: Path | None = None, env: Mapping[str, str] | None = None
+    folder: Path, *arguments: str, dsn: str = "", data: Path | None = None, env: Mapping[str, str] | None = None
 ) -> AsyncIterator[Running]:
-    """A server on a free port, its data in `folder`; stopped with SIGTERM unless the test has ended it."""
+    """A server on a free port, its data in `folder`, its database `dsn` or else one of its own, which takes seconds to
+    make; stopped with SIGTERM unless the test has ended it."""
     place = Installation(data or folder / "data")
     talk = folder / "talk"
     with talk.open("ab") as sink:
@@ -74,7 +75,7 @@ async def serving(
             stdin=subprocess.DEVNULL,
             stdout=sink,
             stderr=sink,
-            env=environment(**(env or {})),
+            env=environment(ATTUNE_DATABASE__URL=dsn, **(env or {})),
             cwd=folder,
             start_new_session=True,
         )

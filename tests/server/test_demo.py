@@ -66,17 +66,17 @@ async def test_the_demo_greets_the_world_and_shows_each_stage_of_it(folder: Path
         assert "completed" in rows.stdout
 
 
-async def test_without_the_demo_hello_stays_off_and_nobody_reads_anonymously(folder: Path) -> None:
-    async with serving(folder, "--demo") as server:
+async def test_without_the_demo_hello_stays_off_and_nobody_reads_anonymously(folder: Path, dsn: str) -> None:
+    async with serving(folder, "--demo", dsn=dsn) as server:
         assert (await server.get("/api/v1/rules/hello.every_ten_seconds"))["enabled"]
-    async with serving(folder) as server:
+    async with serving(folder, dsn=dsn) as server:
         assert not (await server.get("/api/v1/rules/hello.every_ten_seconds"))["enabled"]
         async with httpx2.AsyncClient(base_url=server.url) as client:
             assert (await client.get("/api/v1/executions")).status_code == 401
 
 
-async def test_an_execution_is_one_line_in_the_log_of_an_ordinary_server(folder: Path) -> None:
-    async with serving(folder) as server:
+async def test_an_execution_is_one_line_in_the_log_of_an_ordinary_server(folder: Path, dsn: str) -> None:
+    async with serving(folder, dsn=dsn) as server:
         ran = await attune("run", "core.echo", "-p", "message=hi", data=server.place.data)
         assert (ran.returncode, ran.stdout) == (0, "hi\n")
         about = [line for line in server.lines() if "execution" in line]

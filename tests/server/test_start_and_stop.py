@@ -20,9 +20,11 @@ _SLOW = {
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-async def test_a_signal_lets_running_executions_end_and_leaves_no_process(folder: Path, number: signal.Signals) -> None:
+async def test_a_signal_lets_running_executions_end_and_leaves_no_process(
+    folder: Path, dsn: str, number: signal.Signals
+) -> None:
     pack(folder / "packs", "slow", _SLOW)
-    async with serving(folder, "--packs", str(folder / "packs")) as server:
+    async with serving(folder, "--packs", str(folder / "packs"), dsn=dsn) as server:
         await attune("run", "slow.brief", "--detach", data=server.place.data)
         await until(lambda: _in_state(server, "running"))
 
@@ -30,21 +32,21 @@ async def test_a_signal_lets_running_executions_end_and_leaves_no_process(folder
 
         assert await ended(server.process) == 0
     assert processes_with(str(folder)) == []
-    async with serving(folder) as server:
+    async with serving(folder, dsn=dsn) as server:
         (execution,) = await server.get("/api/v1/executions")
         assert execution["status"] == "completed"
 
 
-async def test_what_does_not_end_in_time_is_ended_and_abandoned(folder: Path) -> None:
+async def test_what_does_not_end_in_time_is_ended_and_abandoned(folder: Path, dsn: str) -> None:
     pack(folder / "packs", "slow", _SLOW)
     impatient = {"ATTUNE_SERVER__SHUTDOWN_TIMEOUT": "0.2", "ATTUNE_WORKER__KILL_GRACE": "0.2"}
-    async with serving(folder, "--packs", str(folder / "packs"), env=impatient) as server:
+    async with serving(folder, "--packs", str(folder / "packs"), dsn=dsn, env=impatient) as server:
         await attune("run", "slow.long", "--detach", data=server.place.data)
         await until(lambda: _in_state(server, "running"))
         server.process.send_signal(signal.SIGTERM)
         assert await ended(server.process) == 0
     assert processes_with(str(folder)) == []
-    async with serving(folder) as server:
+    async with serving(folder, dsn=dsn) as server:
         (execution,) = await server.get("/api/v1/executions")
         assert execution["status"] == "abandoned"
 
@@ -82,8 +84,8 @@ async def test_kill_9_leaves_no_process_and_the_next_start_says_what_became_of_w
         assert any("executions were running" in line["message"] for line in server.lines())
 
 
-async def test_a_second_server_on_the_same_data_is_refused_and_told_of_the_first(folder: Path) -> None:
-    async with serving(folder) as server:
+async def test_a_second_server_on_the_same_data_is_refused_and_told_of_the_first(folder: Path, dsn: str) -> None:
+    async with serving(folder, dsn=dsn) as server:
         second = await attune("serve", "--data-dir", str(server.place.data), "--port", "0", data=server.place.data)
         assert second.returncode == 3
         assert str(server.process.pid) in second.stderr
@@ -94,7 +96,7 @@ async def test_a_second_server_on_the_same_data_is_refused_and_told_of_the_first
 async def test_a_second_server_on_the_same_database_is_refused_and_told_of_the_first(
     folder: Path, base: Path, dsn: str
 ) -> None:
-    async with serving(folder, env={"ATTUNE_DATABASE__URL": dsn}) as server:
+    async with serving(folder, dsn=dsn) as server:
         elsewhere = folder / "elsewhere"
         arguments = ("serve", "--data-dir", str(elsewhere), "--port", "0")
         second = await attune(*arguments, data=elsewhere, ATTUNE_DATABASE__URL=dsn)
@@ -106,8 +108,8 @@ async def test_a_second_server_on_the_same_database_is_refused_and_told_of_the_f
         assert counted.stdout == "1\n"
 
 
-async def test_a_taken_port_is_refused_before_a_database_is_made(folder: Path) -> None:
-    async with serving(folder) as server:
+async def test_a_taken_port_is_refused_before_a_database_is_made(folder: Path, dsn: str) -> None:
+    async with serving(folder, dsn=dsn) as server:
         port = server.url.rpartition(":")[2]
         elsewhere = folder / "elsewhere"
         second = await attune("serve", "--data-dir", str(elsewhere), "--port", port, data=elsewhere)
@@ -132,8 +134,8 @@ async def test_a_setting_that_is_wrong_stops_the_start_with_file_key_and_reason(
     assert f"{config}: server.port: " in refused.stderr
 
 
-async def test_psql_only_reads_unless_it_is_told_to_write(folder: Path) -> None:
-    async with serving(folder) as server:
+async def test_psql_only_reads_unless_it_is_told_to_write(folder: Path, dsn: str) -> None:
+    async with serving(folder, dsn=dsn) as server:
         data = server.place.data
         refused = await attune("psql", "-c", "DELETE FROM attune.event", data=data)
         assert "read-only" in refused.stderr
