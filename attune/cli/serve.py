@@ -2,7 +2,10 @@
 
 import os
 import signal
+import sys
 from pathlib import Path
+from shlex import quote
+from shutil import which
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -102,14 +105,20 @@ def _banner(server: "Serving", remark: str) -> str:
     if os.geteuid() == 0:
         lines.append("  root         Attune runs as root, and so does every action of every pack")
     lines += ["", "Next, in another terminal:", ""]
-    if about.demo:
-        lines.append(f"  curl '{about.url}/api/v1/executions?page=1&per_page=50'")
-    lines += [
-        "  attune rule list",
-        "  attune run core.echo -p message=hi --wait",
-        "  attune identity passwd admin",
-        "",
-        "Ctrl-C stops.",
-        "",
-    ]
+    lines += [f"  {line}" for line in _next_lines(about.url, Path(about.data), demo=about.demo)]
+    lines += ["", "Ctrl-C stops.", ""]
     return "\n".join(lines)
+
+
+def _next_lines(url: str, data: Path, *, demo: bool) -> list[str]:
+    """What to type, so that it works as it stands in a terminal that knows nothing yet."""
+    attune = "attune" if which("attune") == which(sys.argv[0]) else quote(sys.argv[0])
+    lines = [f"curl '{url}/api/v1/executions?page=1&per_page=50'"] if demo else []
+    if data != installation(None, {**os.environ, "ATTUNE_DATA_DIR": ""}).data:
+        lines.append(f"export ATTUNE_DATA_DIR={quote(str(data))}")
+    return [
+        *lines,
+        f"{attune} rule list",
+        f"{attune} run core.echo -p message=hi",
+        f"{attune} identity passwd admin",
+    ]
