@@ -16,24 +16,33 @@ from attune.base.errors import BadInput, Problem
 from attune.base.json import Json, JsonObject, dumps, loads, pointer
 
 _ENTRY_KEYS = ("secret", "position")
+# The vocabulary of draft 2020-12. A misspelt keyword would mean nothing there, and nobody would be told.
+_VOCABULARY = (
+    "$anchor $comment $defs $dynamicAnchor $dynamicRef $id $ref $schema $vocabulary additionalProperties allOf anyOf "
+    "const contains contentEncoding contentMediaType contentSchema default dependentRequired dependentSchemas "
+    "deprecated description else enum examples exclusiveMaximum exclusiveMinimum format if items maxContains maxItems "
+    "maxLength maxProperties maximum minContains minItems minLength minProperties minimum multipleOf not oneOf pattern "
+    "patternProperties prefixItems properties propertyNames readOnly required then title type unevaluatedItems "
+    "unevaluatedProperties uniqueItems writeOnly"
+)
 _MANY = 20
 """Problems that are told, at most."""
 _LARGE = 10_000
-"""Characters of JSON text; of larger values only the first problem is looked for: to find each takes its time."""
+"""Characters of JSON text; of larger values only the first problem is looked for: a megabyte has so many that finding
+them all takes seconds, in which nothing else runs."""
 
 
 def check_schema(schema: Json, where: str = "") -> list[Problem]:
     """What is wrong with a parameter schema, with JSON Pointers below `where`; nothing if it can be used."""
     if not isinstance(schema, dict):
         return [Problem(where, "a schema is a map of parameter names")]
-    place = f"{where}/properties" if _is_json_schema(schema) else where
+    is_flat = not _is_json_schema(schema)
+    place = where if is_flat else f"{where}/properties"
     problems = [
-        Problem(place + pointer((name,)), "a parameter is a map like {type: string}")
-        for name, entry in schema.items()
-        if not _is_json_schema(schema) and not isinstance(entry, dict)
+        problem
+        for name, entry in parameters(schema).items()
+        for problem in _entry_problems(entry, place + pointer((name,)), is_flat=is_flat)
     ]
-    for name, entry in _properties(schema).items():
-        problems += _entry_problems(entry, place + pointer((name,)), is_flat=not _is_json_schema(schema))
     if problems:
         return problems
     try:
@@ -41,24 +50,36 @@ def check_schema(schema: Json, where: str = "") -> list[Problem]:
         return [*_default_problems(schema, place)]
     except jsonschema_rs.ValidationError as error:
         # The way to what is wrong leads through the JSON Schema that a flat map becomes.
-        path = error.instance_path if _is_json_schema(schema) else error.instance_path[1:]
+        path = error.instance_path[1:] if is_flat else error.instance_path
         return [Problem(where + pointer(tuple(path)), f"is no schema: {error.message}")]
     except (jsonschema_rs.ReferencingError, ValueError) as error:
         return [Problem(where, f"is no schema: {error}")]
 
 
 def _entry_problems(entry: Json, where: str, *, is_flat: bool) -> Iterator[Problem]:
-    """What is wrong with the keys that packs write beside the keywords of JSON Schema."""
+    """What is wrong with the keys of a parameter, as far as JSON Schema does not mind."""
     if not isinstance(entry, dict):
+        if is_flat:
+            yield Problem(where, "a parameter is a map like {type: string}")
         return
-    # A list is the keyword of JSON Schema, about the keys of an object.
-    if is_flat and not isinstance(entry.get("required", False), bool | list):
-        yield Problem(f"{where}/required", "must be true or false")
+    if is_flat:
+        yield from _unknown_keys(entry, where)
+        # A list is the keyword of JSON Schema, about the keys of an object.
+        if not isinstance(entry.get("required", False), bool | list):
+            yield Problem(f"{where}/required", "must be true or false")
     if not isinstance(entry.get("secret", False), bool):
         yield Problem(f"{where}/secret", "must be true or false")
     position = entry.get("position", 1)
     if not isinstance(position, int) or isinstance(position, bool):
         yield Problem(f"{where}/position", "must be a whole number")
+
+
+def _unknown_keys(entry: JsonObject, where: str) -> Iterator[Problem]:
+    known = {*_ENTRY_KEYS, *_VOCABULARY.split()}
+    for key in sorted(entry.keys() - known):
+        close = get_close_matches(key, known, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        yield Problem(where + pointer((key,)), f"is no keyword of JSON Schema{hint}")
 
 
 def _default_problems(schema: JsonObject, place: str) -> Iterator[Problem]:
@@ -78,7 +99,7 @@ class Checker:
         self._validator = _validator(dumps(schema), closed) if schema else None
         self.defaults: JsonObject = {
             name: entry["default"]
-            for name, entry in _properties(schema).items()
+            for name, entry in parameters(schema).items()
             if isinstance(entry, dict) and "default" in entry
         }
 
@@ -99,8 +120,10 @@ class Checker:
             for error in _errors(self._validator, checked)
             for problem in _problems(error, self._schema, where, skip)
         )
-        problems = [*islice(found, _MANY)]
-        return [*problems, Problem(where, "has more problems than these")] if any(found) else problems
+        problems = list(islice(found, _MANY + 1))
+        if len(problems) > _MANY:
+            problems[_MANY] = Problem(where, "has more problems than these")
+        return problems
 
 
 def validate(
@@ -122,7 +145,7 @@ def with_defaults(values: JsonObject, schema: JsonObject) -> JsonObject:
 def secret_names(schema: JsonObject) -> frozenset[str]:
     """The parameters whose values nobody may see."""
     return frozenset(
-        name for name, entry in _properties(schema).items() if isinstance(entry, dict) and entry.get("secret") is True
+        name for name, entry in parameters(schema).items() if isinstance(entry, dict) and entry.get("secret") is True
     )
 
 
@@ -145,7 +168,8 @@ def _is_json_schema(schema: JsonObject) -> bool:
     return schema.get("type") == "object" and isinstance(schema.get("properties"), dict)
 
 
-def _properties(schema: JsonObject) -> JsonObject:
+def parameters(schema: JsonObject) -> JsonObject:
+    """The parameters that a schema describes, with what it says of each."""
     if not _is_json_schema(schema):
         return schema
     properties = schema["properties"]
@@ -192,7 +216,7 @@ def _problems(
         if not (kind.property in skip and not error.instance_path):
             yield Problem(f"{place}{pointer((kind.property,))}", "is required")
     elif isinstance(kind, ValidationErrorKind.AdditionalProperties):
-        known = list(_properties(schema)) if not error.instance_path else []
+        known = list(parameters(schema)) if not error.instance_path else []
         for name in kind.unexpected:
             yield Problem(f"{place}{pointer((name,))}", _unknown(name, known))
     elif isinstance(kind, ValidationErrorKind.FalseSchema):

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from attune.base import refs
 from attune.base.errors import Problem
-from attune.base.schema import check_schema, validate
+from attune.base.schema import check_schema, parameters, validate
 from attune.catalog.model import OutputFormat, Runtime
 from attune.catalog.yamls import YamlError, YamlFile, content_of
 
@@ -63,7 +63,7 @@ class PackFile(_File):
         yield from wrong
         if not wrong:
             # What is required and not there yet may be said later.
-            absent = self.conf_schema.keys() - self.config.keys()
+            absent = parameters(self.conf_schema).keys() - self.config.keys()
             yield from validate(self.config, self.conf_schema, where="/config", skip=absent)
 
 
@@ -119,7 +119,7 @@ class RuleFile(_File):
 
 @dataclass(frozen=True, slots=True)
 class PackFolder:
-    """A pack as its folder has it. The refs of its components are complete."""
+    """A pack as its folder has it."""
 
     directory: Path
     checksum: str
@@ -153,8 +153,6 @@ def read_pack(directory: Path) -> PackFolder:
         problems.extend(action.problem(*problem) for problem in _entry_point_problems(action, ref))
     if problems:
         raise YamlError(f"The pack in {directory} is not loaded.", problems)
-    for rule in rules:
-        rule.content = rule.content.model_copy(update=_complete(rule.content, ref))
     return PackFolder(
         directory,
         digest,
@@ -219,10 +217,3 @@ def _entry_point_problems(file: YamlFile[ActionFile], pack_ref: str) -> Iterator
         yield "/entry_point", f"{action.entry_point!r} leaves the folder {folder}"
     elif not is_there:
         yield "/entry_point", f"there is no file {script}"
-
-
-def _complete(rule: RuleFile, pack_ref: str) -> dict[str, str]:
-    return {
-        name: ref if "." in ref else f"{pack_ref}.{ref}"
-        for name, ref in (("trigger_ref", rule.trigger_ref), ("action_ref", rule.action_ref))
-    }

@@ -16,10 +16,6 @@ Model = TypeVar("Model", bound=BaseModel)
 _MAX_BYTES = 1_000_000
 _MAX_VALUES = 100_000
 _MAX_DEPTH = 100
-_MAX_INTEGER = 2**63
-"""Beyond it neither jsonb nor those who read it keep every digit."""
-
-
 _PLAIN_TAGS = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
 _MERGE_TAG = "tag:yaml.org,2002:merge"
 
@@ -100,13 +96,12 @@ class YamlFile(Generic[Model]):
                 self._refuse(pointer(path), "a key must be text")
             key = str(key_node.value)
             here = (*path, key)
-            if key in values:
-                self._lines[pointer(here)] = key_node.start_mark.line + 1
-                self._refuse(pointer(here), "stands here twice")
             self._lines[pointer(here)] = key_node.start_mark.line + 1
             if key_node.tag == _MERGE_TAG:
-                self._refuse(pointer(path), "maps cannot be merged with <<: write the keys out")
-            values[self._text(key, path)] = self._value(value_node, here)
+                self._refuse(pointer(here), "maps cannot be merged: write the keys out")
+            if key in values:
+                self._refuse(pointer(here), "stands here twice")
+            values[key] = self._value(value_node, here)
         return values
 
     def _scalar(self, node: yaml.ScalarNode, path: tuple[str | int, ...]) -> Json:
@@ -115,19 +110,10 @@ class YamlFile(Generic[Model]):
         except (yaml.YAMLError, ValueError) as error:
             problem = error.problem if isinstance(error, yaml.MarkedYAMLError) else error
             self._refuse(pointer(path), f"cannot be read: {problem}")
-        if isinstance(value, int) and abs(value) >= _MAX_INTEGER:
-            self._refuse(pointer(path), "is too large for an integer")
-        if value is None or isinstance(value, bool):
-            return value
         # YAML reads 2026-01-31 as a date and 12:30 as 750; whoever writes a pack means the text.
-        if isinstance(value, int | float) and ":" not in node.value:
+        if value is None or (isinstance(value, bool | int | float) and ":" not in node.value):
             return value
-        return self._text(str(node.value), path)
-
-    def _text(self, text: str, path: tuple[str | int, ...]) -> str:
-        if any("\ud800" <= character <= "\udfff" for character in text):
-            self._refuse(pointer(path), "holds half of a surrogate pair, which is no character")
-        return text
+        return str(node.value)
 
 
 def content_of(path: Path) -> bytes:
