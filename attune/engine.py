@@ -39,7 +39,8 @@ from attune.executions.requests import Requests
 from attune.executions.scheduler import Scheduler
 from attune.rules.matcher import ConditionRules, Matcher, RuleCache
 from attune.settings import Settings
-from attune.sources.timers.service import TimerRules, Timers
+from attune.sources.timers.rules import TimerRules
+from attune.sources.timers.service import Timers
 from attune.telemetry.stages import Stages
 from attune.upkeep.recovery import recover
 from attune.workers.environment import Surroundings

@@ -2,32 +2,25 @@
 
 import heapq
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 import anyio
 import structlog
 
 from attune.base.clock import Clock
-from attune.base.errors import BadInput, Problem
-from attune.base.json import dumps
 from attune.bus.broadcasts import Heard
 from attune.bus.bus import Bus
-from attune.bus.messages import Cause, RuleChanged
+from attune.bus.messages import RuleChanged
 from attune.bus.transaction import Transaction
-from attune.catalog.model import Rule
-from attune.catalog.queries import RuleSpec
 from attune.database.group_commit import GroupCommit
-from attune.database.ids import uuid7
 from attune.database.pool import DatabaseUnavailable
 from attune.events.ingest import Ingest
-from attune.events.model import NewEvent
 from attune.sources.timers import queries
-from attune.sources.timers.misfires import Misfire, Plan, plan, reanchored
-from attune.sources.timers.params import TRIGGERS, from_params, misfire_from_params
-from attune.sources.timers.queries import Advance, Skip, TimerRow
-from attune.sources.timers.schedules import SENSOR_REF, OneShot, Schedule, payload
+from attune.sources.timers.firing import Fire, Plans, Timer, events_of, timer_of
+from attune.sources.timers.misfires import reanchored
+from attune.sources.timers.queries import Skip
 
 log = structlog.get_logger()
 
@@ -42,80 +35,6 @@ _SPARE = 100
 """Entries of the heap that may be out of date, besides as many as there are timers."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Timer:
-    row: TimerRow
-    schedule: Schedule
-    policy: Misfire
-    grace: timedelta
-    next_fire_at: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class _Fire:
-    """What a timer does now. `recorded` are the instants of its plan that have an event already."""
-
-    timer: _Timer
-    plan: Plan
-    recorded: frozenset[datetime] = frozenset()
-
-    @property
-    def rule(self) -> int:
-        return self.timer.row.rule
-
-    @property
-    def advance(self) -> Advance:
-        count = len(self.plan.fires) - len(self.recorded)
-        return Advance(self.rule, self.timer.row.generation, self.timer.next_fire_at, self.plan.next_fire_at, count)
-
-
-class TimerRules:
-    """What timers have to say about rules on timer triggers."""
-
-    def problems(self, rule: RuleSpec) -> Iterable[Problem]:
-        """What is wrong with the schedule of a rule."""
-        if rule.trigger_ref not in TRIGGERS:
-            return
-        try:
-            from_params(rule.trigger_ref, rule.trigger_params, datetime.fromisoformat("2000-01-01T00:00:00Z"))
-        except BadInput as error:
-            for problem in error.problems:
-                yield Problem(f"/trigger_params{problem.where}", problem.what)
-
-    async def changed(self, transaction: Transaction, before: Rule | None, after: Rule | None) -> Sequence[str]:
-        """Plan the timer of a rule anew, if its schedule changed. A change of anything else leaves its phase alone."""
-        connection = transaction.connection
-        if after is None or after.trigger_ref not in TRIGGERS:
-            if before is not None and before.trigger_ref in TRIGGERS:
-                await queries.delete_timer(connection, before.id)
-            return ()
-        if before is not None and _timer_key(before) == _timer_key(after):
-            return ()
-        if not after.enabled:
-            await queries.put_timer(connection, after.id, anchor=transaction.now, next_fire_at=None)
-            return ()
-        schedule = from_params(after.trigger_ref, after.trigger_params, transaction.now)
-        if before is not None and before.enabled and _schedule_of(before, transaction.now) == schedule:
-            await queries.raise_generation(connection, after.id)
-            return ()
-        next_fire_at = schedule.after(transaction.now)
-        await queries.put_timer(connection, after.id, anchor=transaction.now, next_fire_at=next_fire_at)
-        if next_fire_at is None and isinstance(schedule, OneShot):
-            return (f"{after.ref} never fires: its moment {schedule.fire_at:%Y-%m-%d %H:%M:%S} UTC has passed.",)
-        return ()
-
-
-def _timer_key(rule: Rule) -> tuple[object, ...]:
-    return rule.trigger_ref, dumps(rule.trigger_params), rule.enabled
-
-
-def _schedule_of(rule: Rule, anchor: datetime) -> Schedule | None:
-    try:
-        return from_params(rule.trigger_ref, rule.trigger_params, anchor)
-    except BadInput:
-        return None
-
-
 class Timers:
     """Fires the timers. State is in their rows; what is here can be read again at any time, and is when it turns out
     to be old."""
@@ -125,7 +44,7 @@ class Timers:
         self._ingest = ingest
         self._writer = writer
         self._clock = clock
-        self._timers: dict[int, _Timer] = {}
+        self._timers: dict[int, Timer] = {}
         self._heap: list[tuple[datetime, int, int]] = []
         self._changed = anyio.Event()
         self._last_seen = clock.now()
@@ -172,26 +91,31 @@ class Timers:
                 await self._clock.sleep(_PAUSE)
 
     async def _reload(self, rules: Sequence[int] | None) -> None:
-        now = self._clock.now()
         async with self._bus.database.acquire() as connection:
             rows = await queries.timers(connection, rules)
+        # Not earlier: a rule that was made meanwhile would look as if the clock had gone back.
+        now = self._clock.now()
         timers = []
         moved = []
         turn = _Turn(self._clock)
         for row in rows:
             await turn.share()
-            timer = _timer_of(row)
+            timer = timer_of(row)
             if timer is None:
                 continue
             instant = reanchored(timer.schedule, timer.next_fire_at, now)
             if instant is not None:
-                timer = _timer_of(replace(row, anchor=now, next_fire_at=instant))
+                timer = timer_of(replace(row, anchor=now, next_fire_at=instant))
                 assert timer is not None, "the same row was good with another anchor"
                 moved.append(timer.row)
             timers.append(timer)
         if moved:
             async with self._bus.transaction() as transaction:
                 await queries.move_timers(transaction.connection, moved)
+        self._replace(rules, timers)
+
+    def _replace(self, rules: Sequence[int] | None, timers: Sequence[Timer]) -> None:
+        """Let these be the timers of some rules, or (None) of all."""
         if rules is None:
             self._timers.clear()
             self._heap.clear()
@@ -201,7 +125,7 @@ class Timers:
             self._wait_for(timer)
         self._changed.set()
 
-    def _wait_for(self, timer: _Timer) -> None:
+    def _wait_for(self, timer: Timer) -> None:
         self._timers[timer.row.rule] = timer
         heapq.heappush(self._heap, (timer.next_fire_at, timer.row.rule, timer.row.generation))
         if len(self._heap) > 2 * len(self._timers) + _SPARE:
@@ -214,9 +138,9 @@ class Timers:
             return _LOOK_AGAIN
         return min(max((self._heap[0][0] - now).total_seconds(), 0.001), _LOOK_AGAIN)
 
-    def _take_due(self, now: datetime) -> list[_Timer]:
+    def _take_due(self, now: datetime) -> list[Timer]:
         # A timer that was read again stands in the heap twice.
-        due: dict[int, _Timer] = {}
+        due: dict[int, Timer] = {}
         while self._heap and self._heap[0][0] <= now:
             instant, rule, generation = heapq.heappop(self._heap)
             timer = self._timers.get(rule)
@@ -224,12 +148,12 @@ class Timers:
                 due[rule] = timer
         return list(due.values())
 
-    async def _fire_all(self, due: Sequence[_Timer], now: datetime) -> None:
-        plans = _Plans(now)
+    async def _fire_all(self, due: Sequence[Timer], now: datetime) -> None:
+        plans = Plans(now)
         turn = _Turn(self._clock)
         waiting = deque(due)
         while waiting:
-            fires: list[_Fire] = []
+            fires: list[Fire] = []
             events = 0
             while waiting and events < _CHUNK:
                 await turn.share()
@@ -244,14 +168,14 @@ class Timers:
                 await self._clock.sleep(_PAUSE)
                 return
 
-    def _planned(self, timer: _Timer, plans: "_Plans") -> _Fire | None:
+    def _planned(self, timer: Timer, plans: Plans) -> Fire | None:
         try:
-            return _Fire(timer, plans.of(timer))
+            return Fire(timer, plans.of(timer))
         except Exception:
             self._give_up(timer)
             return None
 
-    async def _fire(self, fires: Sequence[_Fire]) -> bool:
+    async def _fire(self, fires: Sequence[Fire]) -> bool:
         """Whether the database did it."""
         try:
             live = await self._writer.submit(self._write, fires)
@@ -264,7 +188,7 @@ class Timers:
         await self._go_on(fires, live)
         return True
 
-    async def _fire_alone(self, fire: _Fire) -> bool:
+    async def _fire_alone(self, fire: Fire) -> bool:
         try:
             live = await self._writer.submit(self._write_rest, fire)
         except DatabaseUnavailable as error:
@@ -276,16 +200,16 @@ class Timers:
             await self._go_on([fire], live)
         return True
 
-    def _give_up(self, timer: _Timer) -> None:
+    def _give_up(self, timer: Timer) -> None:
         log.exception("a timer cannot fire and waits for a change of its rule", rule=timer.row.rule_ref)
         if self._is_current(timer):
             del self._timers[timer.row.rule]
 
-    def _is_current(self, timer: _Timer) -> bool:
+    def _is_current(self, timer: Timer) -> bool:
         """Whether nobody has put another timer in its place, or taken it away."""
         return self._timers.get(timer.row.rule) is timer
 
-    async def _go_on(self, fires: Sequence[_Fire], live: frozenset[int]) -> None:
+    async def _go_on(self, fires: Sequence[Fire], live: frozenset[int]) -> None:
         for fire in fires:
             if fire.rule not in live or not self._is_current(fire.timer):
                 continue
@@ -297,13 +221,13 @@ class Timers:
         if outdated:
             await self._reload_until_done(outdated)
 
-    async def _write(self, transaction: Transaction, batches: Sequence[Sequence[_Fire]]) -> Sequence[frozenset[int]]:
+    async def _write(self, transaction: Transaction, batches: Sequence[Sequence[Fire]]) -> Sequence[frozenset[int]]:
         """Let timers go on and record their events, in one transaction; the rules whose timers did. One that was
         changed meanwhile does nothing."""
         fires = [fire for batch in batches for fire in batch]
         counts = await queries.advance(transaction.connection, [fire.advance for fire in fires], transaction.now)
         live = [fire for fire in fires if fire.rule in counts]
-        events = [event for fire in live for event in _events(fire, counts[fire.rule], transaction.now)]
+        events = [event for fire in live for event in events_of(fire, counts[fire.rule], transaction.now)]
         if events:
             await self._ingest.record(transaction, events)
         skips = [Skip(fire.rule, fire.timer.row.rule_ref, skipped) for fire in live for skipped in fire.plan.skipped]
@@ -311,7 +235,7 @@ class Timers:
             await queries.insert_skips(transaction.connection, skips, transaction.now)
         return [frozenset(counts)] * len(batches)
 
-    async def _write_rest(self, transaction: Transaction, fires: Sequence[_Fire]) -> Sequence[frozenset[int]]:
+    async def _write_rest(self, transaction: Transaction, fires: Sequence[Fire]) -> Sequence[frozenset[int]]:
         """The same for timers one of which did not get through: without what has its event already, which happens when
         the clock went back and a rule was planned anew since."""
         rest = []
@@ -333,62 +257,3 @@ class _Turn:
         if self._clock.monotonic() - self._began > _BREATH:
             await anyio.lowlevel.checkpoint()
             self._began = self._clock.monotonic()
-
-
-class _Plans:
-    """What to do at one moment. Timers with the same schedule, due at the same instant, share the arithmetic."""
-
-    def __init__(self, now: datetime) -> None:
-        self._now = now
-        self._known: dict[tuple[Schedule, datetime, Misfire, timedelta], Plan] = {}
-
-    def of(self, timer: _Timer) -> Plan:
-        key = (timer.schedule, timer.next_fire_at, timer.policy, timer.grace)
-        known = self._known.get(key)
-        if known is None:
-            known = self._known[key] = plan(timer.schedule, timer.next_fire_at, self._now, timer.policy, timer.grace)
-        return known
-
-
-def _timer_of(row: TimerRow) -> _Timer | None:
-    if row.next_fire_at is None:
-        return None
-    try:
-        schedule = from_params(row.trigger_ref, row.trigger_params, row.anchor)
-        policy, grace = misfire_from_params(row.trigger_params)
-    except Exception as error:
-        # It was right when it was saved: a zone is gone, say. The other timers have nothing to do with it.
-        problems = [str(problem) for problem in error.problems] if isinstance(error, BadInput) else [repr(error)]
-        log.error(  # noqa: TRY400 - the problems say where, and a traceback would not
-            "a rule does not fire: its schedule cannot be read", rule=row.rule_ref, problems=problems
-        )
-        return None
-    return _Timer(row, schedule, policy, grace, row.next_fire_at)
-
-
-def _events(fire: _Fire, fired_so_far: int, now: datetime) -> Iterator[NewEvent]:
-    row = fire.timer.row
-    number = fired_so_far - fire.advance.fires
-    # Between the instants of a plan lie no others.
-    for instant, following in zip(fire.plan.fires, (*fire.plan.fires[1:], fire.plan.next_fire_at), strict=True):
-        if instant in fire.recorded:
-            continue
-        number += 1
-        yield NewEvent(
-            trigger=row.trigger,
-            trigger_ref=row.trigger_ref,
-            payload=dumps(
-                payload(
-                    fire.timer.schedule,
-                    instant=instant,
-                    fired_at=now,
-                    next_fire_at=following,
-                    execution_count=number,
-                )
-            ),
-            source_ref=SENSOR_REF,
-            cause=Cause(uuid7(), None, 0),
-            rule=row.rule,
-            rule_ref=row.rule_ref,
-            scheduled_at=instant,
-        )
