@@ -1,7 +1,6 @@
 """Rules that people make: checked as a whole, and changed in one transaction with all that follows."""
 
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -265,17 +264,12 @@ async def test_changes_at_the_same_time_have_versions_of_their_own(engine: Engin
 async def test_one_ref_is_given_once(engine: Engine) -> None:
     outcomes: list[str] = []
 
-    @asynccontextmanager
-    async def noted() -> AsyncIterator[None]:
+    async def make() -> None:
         try:
-            yield
+            await make_rule(engine, GOOD)
             outcomes.append("made")
         except Conflict:
             outcomes.append("refused")
-
-    async def make() -> None:
-        async with noted():
-            await make_rule(engine, GOOD)
 
     async with anyio.create_task_group() as tasks:
         for _ in range(5):

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -166,6 +167,7 @@ async def test_t72_two_services_fire_each_instant_once(timeline: Timeline) -> No
     writer: GroupCommit[Transaction] = GroupCommit(engine.bus.transaction, anyio.Lock)
     second = Timers(engine.bus, engine.ingest, writer, timeline.clock)
     names = [f"tick{number}" for number in range(20)]
+    await timeline.rule("skips", interval=10, misfire_policy="skip")
     for name in names:
         await timeline.rule(name, interval=10)
     async with anyio.create_task_group() as tasks:
@@ -175,10 +177,13 @@ async def test_t72_two_services_fire_each_instant_once(timeline: Timeline) -> No
             await timeline.settled(second)
             await timeline.passes(10)
         await timeline.settled(second)
+        await timeline.jumps(timedelta(seconds=29))
+        await timeline.settled(second)
         tasks.cancel_scope.cancel()
+    assert await timeline.skipped("skips") == [(60, 70, 2, "missed; the policy is skip")]
     for name in names:
-        assert await timeline.fired(name) == [10, 20, 30, 40, 50]
-        assert [payload["execution_count"] for payload in await timeline.payloads(name)] == [1, 2, 3, 4, 5]
+        assert await timeline.fired(name) == [10, 20, 30, 40, 50, 70]
+        assert [payload["execution_count"] for payload in await timeline.payloads(name)] == [1, 2, 3, 4, 5, 6]
 
 
 async def test_a_timer_whose_schedule_cannot_be_read_does_not_stop_the_others(
