@@ -4,7 +4,7 @@ import codecs
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import BinaryIO, Self
 
 _NOTICE = "\n[attune: cut here, {dropped} bytes more were printed]\n"
 _TAIL = 8_000
@@ -13,7 +13,7 @@ _TAIL = 8_000
 class Output:
     """One stream of a process. Everything up to `limit` bytes goes to a file, the first `head` bytes stay in memory.
 
-    A file that cannot be written, because the disk is full, keeps nobody from running: `failure` says why.
+    A file that cannot be made or written, because the disk is full, keeps nobody from running: `failure` says why.
     """
 
     def __init__(self, path: Path, *, limit: int, head: int) -> None:
@@ -24,8 +24,12 @@ class Output:
         self._head_limit = head
         self._head = bytearray()
         self._tail = bytearray()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = path.open("wb", buffering=0)
+        self._file: BinaryIO | None = None
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = path.open("wb", buffering=0)
+        except OSError as error:
+            self._fail(error)
 
     def __enter__(self) -> Self:
         return self
@@ -47,7 +51,7 @@ class Output:
 
     def close(self) -> None:
         """Finish the file: an empty one is removed, a cut one says so."""
-        if self._file.closed:
+        if self._file is None or self._file.closed:
             return
         if self.total > self._limit and self.failure is None:
             self._store(_NOTICE.format(dropped=self.total - self._limit).encode())
@@ -67,10 +71,14 @@ class Output:
         return lines[-count:]
 
     def _store(self, chunk: bytes) -> None:
+        assert self._file is not None, "without a file there is a failure"
         try:
             self._file.write(chunk)
         except OSError as error:
-            self.failure = error.strerror or str(error)
+            self._fail(error)
+
+    def _fail(self, error: OSError) -> None:
+        self.failure = error.strerror or str(error)
 
 
 def clean(raw: bytes, *, cut: bool = False) -> tuple[str, bool]:

@@ -1,16 +1,17 @@
 """Running one child process: its own session, its streams read at once, a deadline, and nothing left of its group."""
 
+import asyncio
 import os
 import signal
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import anyio
-from anyio.abc import ByteReceiveStream, ByteSendStream, Process
 
-_CHUNK = 65_536
+_STDIN, _STDOUT, _STDERR = range(3)
 _LINGER = 1.0
 """Seconds that a stream may stay open after the process ended: something that left the group may hold it."""
 _LOOK_AGAIN = 0.02
@@ -78,53 +79,95 @@ async def run(
     After `timeout` seconds, or when `stop` is asked, the group gets SIGTERM and `grace` seconds later SIGKILL. Whatever
     of the group is left when the process ended is killed.
     """
-    process = await anyio.open_process(
-        list(command.arguments),
-        env=dict(command.environment),
+    transport, child = await asyncio.get_running_loop().subprocess_exec(
+        lambda: _Child({_STDOUT: stdout, _STDERR: stderr}),
+        *command.arguments,
+        env=command.environment,
         cwd=command.directory,
         start_new_session=True,
     )
     try:
-        async with anyio.create_task_group() as streams:
-            assert process.stdin is not None
-            assert process.stdout is not None
-            assert process.stderr is not None
-            streams.start_soon(_feed, process.stdin, command.stdin)
-            streams.start_soon(_read, process.stdout, stdout)
-            streams.start_soon(_read, process.stderr, stderr)
-            ended = await _wait(process, timeout, grace, stop)
-            _signal_group(process.pid, signal.SIGKILL)
-            streams.cancel_scope.deadline = anyio.current_time() + _LINGER
+        _feed(transport, command.stdin)
+        try:
+            ended = await _wait(transport, child, timeout, grace, stop)
+        finally:
+            # Only now, and once: the number may soon be that of another group.
+            _signal_group(transport.get_pid(), signal.SIGKILL)
+            with anyio.CancelScope(shield=True):
+                await child.exited.wait()
+        with anyio.move_on_after(_LINGER):
+            await child.silent.wait()
+        return ended
     finally:
-        _signal_group(process.pid, signal.SIGKILL)
-        with anyio.CancelScope(shield=True):
-            await process.aclose()
-    return ended
+        child.sinks.clear()
+        _close(transport)
 
 
-async def _wait(process: Process, timeout: float, grace: float, stop: Stop) -> Exit:
+class _Child(asyncio.SubprocessProtocol):
+    """What the loop tells of a child: what it prints, when both streams ended, and when it did itself."""
+
+    def __init__(self, sinks: dict[int, Callable[[bytes], None]]) -> None:
+        self.sinks = sinks
+        self.silent = anyio.Event()
+        self.exited = anyio.Event()
+
+    def pipe_data_received(self, fd: int, data: bytes) -> None:
+        if fd in self.sinks:
+            self.sinks[fd](data)
+
+    def pipe_connection_lost(self, fd: int, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio names it
+        self.sinks.pop(fd, None)
+        if not self.sinks:
+            self.silent.set()
+
+    def process_exited(self) -> None:
+        self.exited.set()
+
+
+def _feed(transport: asyncio.SubprocessTransport, data: bytes) -> None:
+    stdin = _stdin(transport)
+    stdin.write(data)
+    stdin.write_eof()
+
+
+def _close(transport: asyncio.SubprocessTransport) -> None:
+    """Close the pipes, whoever outlived the group and holds their other ends."""
+    stdin = _stdin(transport)
+    if stdin.get_write_buffer_size():
+        stdin.abort()
+    transport.close()
+
+
+def _stdin(transport: asyncio.SubprocessTransport) -> asyncio.WriteTransport:
+    return cast("asyncio.WriteTransport", transport.get_pipe_transport(_STDIN))
+
+
+async def _wait(
+    transport: asyncio.SubprocessTransport, child: _Child, timeout: float, grace: float, stop: Stop
+) -> Exit:
     timed_out = stopped = False
     with anyio.move_on_after(timeout) as deadline:
-        await _first(process.wait, stop.wait)
-    if process.returncode is None:
+        await _first(child.exited.wait, stop.wait)
+    if transport.get_returncode() is None:
         timed_out, stopped = deadline.cancelled_caught, True
-        await _end(process, grace)
-    code = process.returncode
+        await _end(transport.get_pid(), child, grace)
+    await child.exited.wait()
+    code = transport.get_returncode()
     assert code is not None
     if code < 0:
         return Exit(None, _name_of(-code), timed_out, stopped)
     return Exit(code, None, timed_out, stopped)
 
 
-async def _end(process: Process, grace: float) -> None:
+async def _end(process_group: int, child: _Child, grace: float) -> None:
     """Ask the group to end, and make it. A shell dies at once: the grace is for what it has started, too."""
-    _signal_group(process.pid, signal.SIGTERM)
+    _signal_group(process_group, signal.SIGTERM)
     with anyio.move_on_after(grace):
-        await process.wait()
-        while _has_members(process.pid):  # noqa: ASYNC110 - nobody tells us when a grandchild ends
+        await child.exited.wait()
+        while _has_members(process_group):  # noqa: ASYNC110 - nobody tells us when a grandchild ends
             await anyio.sleep(_LOOK_AGAIN)
-    _signal_group(process.pid, signal.SIGKILL)
-    await process.wait()
+        return
+    _signal_group(process_group, signal.SIGKILL)
 
 
 async def _first(*waits: Callable[[], Awaitable[object]]) -> None:
@@ -137,20 +180,6 @@ async def _first(*waits: Callable[[], Awaitable[object]]) -> None:
 
         for wait in waits:
             race.start_soon(finish, wait)
-
-
-async def _feed(stream: ByteSendStream, data: bytes) -> None:
-    # A process may close its input, or end without reading it.
-    with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):
-        await stream.send(data)
-    with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):
-        await stream.aclose()
-
-
-async def _read(stream: ByteReceiveStream, take: Callable[[bytes], None]) -> None:
-    with suppress(anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError):
-        while True:
-            take(await stream.receive(_CHUNK))
 
 
 def _signal_group(process_group: int, number: signal.Signals) -> None:
