@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from uuid import UUID
 
 import structlog
 
@@ -17,7 +18,8 @@ class Guard:
     """Watches over the children of a boot. It learns of our end by the end of a pipe, even after SIGKILL."""
 
     def __init__(self, boot: str) -> None:
-        self._boot = boot
+        """Raises ValueError for what is no whole boot id: with a part of one, it would end processes of others."""
+        self._boot = str(UUID(boot))
         self._process: asyncio.subprocess.Process | None = None
 
     async def start(self) -> None:
@@ -47,6 +49,10 @@ class Guard:
 async def end_leftovers(boot: str) -> None:
     """End the children of an earlier boot that did not end cleanly itself."""
     log.info("Attune did not end cleanly the last time; ending what it left behind", boot=boot)
-    guard = Guard(boot)
+    try:
+        guard = Guard(boot)
+    except ValueError:
+        log.warning("the earlier boot cannot be told from others, so nothing of it is ended", boot=boot)
+        return
     await guard.start()
     await guard.dismiss()
