@@ -5,14 +5,14 @@ failure.
 """
 
 import codecs
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 
-from attune.base.json import Json, JsonObject, loads, unstorable
+from attune.base.json import Json, JsonObject, dumps, loads, unstorable
 from attune.workers.output import clean
 
 if TYPE_CHECKING:
@@ -54,19 +54,7 @@ async def http_request(parameters: JsonObject) -> JsonObject:
     try:
         # One deadline for all of it: an answer that comes drop by drop is late as well.
         with anyio.fail_after(seconds):
-            async with httpx2.AsyncClient(
-                verify=_tls(bool(parameters["verify_ssl"])),
-                timeout=None,
-                follow_redirects=bool(parameters["follow_redirects"]),
-                max_redirects=int(_number(parameters["max_redirects"])),
-            ) as client:
-                started = anyio.current_time()
-                request = client.build_request(**_request(parameters))
-                response = await client.send(request, stream=True, auth=_auth(parameters))
-                try:
-                    return {"data": await _answer(response, started)}
-                finally:
-                    await response.aclose()
+            return {"data": await _exchange(parameters)}
     except TimeoutError:
         error = f"Timeout: there was no complete answer within {seconds:g} s"
     except (httpx2.HTTPError, httpx2.InvalidURL, ValueError) as failure:
@@ -75,6 +63,45 @@ async def http_request(parameters: JsonObject) -> JsonObject:
 
 
 BUILTINS: Final[dict[str, Builtin]] = {"noop": noop, "echo": echo, "sleep": sleep, "http_request": http_request}
+
+
+async def _exchange(parameters: JsonObject) -> JsonObject:
+    import httpx2
+
+    async with (
+        _connections() as trace,
+        httpx2.AsyncClient(
+            verify=_tls(bool(parameters["verify_ssl"])),
+            timeout=None,
+            follow_redirects=bool(parameters["follow_redirects"]),
+            max_redirects=int(_number(parameters["max_redirects"])),
+        ) as client,
+    ):
+        started = anyio.current_time()
+        request = client.build_request(**_request(parameters), extensions={"trace": trace})
+        response = await client.send(request, stream=True, auth=_auth(parameters))
+        try:
+            return await _answer(response, started)
+        finally:
+            await response.aclose()
+
+
+@asynccontextmanager
+async def _connections() -> AsyncIterator[Callable[[str, Mapping[str, Any]], Awaitable[None]]]:
+    """Notes the connections of a request, and closes them: httpcore forgets one that is cancelled while it agrees on
+    TLS."""
+    opened = []
+
+    async def trace(event: str, about: Mapping[str, Any]) -> None:
+        if event == "connection.connect_tcp.complete":
+            opened.append(about["return_value"])
+
+    try:
+        yield trace
+    finally:
+        with anyio.CancelScope(shield=True):
+            for stream in opened:
+                await stream.aclose()
 
 
 @cache
@@ -91,21 +118,24 @@ def _number(value: Json) -> float:
 
 
 def _request(parameters: JsonObject) -> dict[str, Any]:
-    headers = parameters["headers"]
-    assert isinstance(headers, dict)
-    request: dict[str, Any] = {
+    import httpx2
+
+    assert isinstance(parameters["headers"], dict)
+    headers = httpx2.Headers({name: str(value) for name, value in parameters["headers"].items()})
+    content = parameters.get("body")
+    if "json_body" in parameters:
+        # Not by httpx, to whom null is no body.
+        content = dumps(parameters["json_body"])
+        headers.setdefault("Content-Type", "application/json")
+    if parameters["auth_type"] == "bearer":
+        headers["Authorization"] = f"Bearer {parameters.get('auth_token', '')}"
+    return {
         "method": parameters["method"],
         "url": parameters["url"],
-        "headers": dict(headers),
+        "headers": headers,
         "params": parameters["query_params"] or None,
+        "content": content,
     }
-    if "json_body" in parameters:
-        request["json"] = parameters["json_body"]
-    elif parameters.get("body") is not None:
-        request["content"] = parameters["body"]
-    if parameters["auth_type"] == "bearer":
-        request["headers"]["Authorization"] = f"Bearer {parameters.get('auth_token', '')}"
-    return request
 
 
 def _auth(parameters: JsonObject) -> tuple[str, str] | None:
