@@ -110,7 +110,7 @@ class Worker:
     def abandon(self) -> None:
         """End everything that runs: Attune stops, and will not know what it would have come to."""
         for run in self._running.values():
-            run.abandoned = not run.stop.is_asked
+            run.abandoned = run.abandoned or not run.stop.is_asked
             run.stop.ask()
 
     async def handle(
@@ -210,6 +210,8 @@ class Worker:
         if action is None or run.pack is None:
             return results.failure(f"There is no action {run.dispatched.action_ref} any more.")
         timeout = float(action.timeout_seconds or self._default_timeout)
+        if run.stop.is_asked:
+            return results.stopped(cancelled=True, duration_ms=0, timeout=timeout)
         if action.runtime_ref == Runtime.BUILTIN:
             return await self._execute_coroutine(run, action.entrypoint, timeout)
         return await self._scripts.execute(
