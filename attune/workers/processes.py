@@ -79,13 +79,8 @@ async def run(
     After `timeout` seconds, or when `stop` is asked, the group gets SIGTERM and `grace` seconds later SIGKILL. Whatever
     of the group is left when the process ended is killed.
     """
-    transport, child = await asyncio.get_running_loop().subprocess_exec(
-        lambda: _Child({_STDOUT: stdout, _STDERR: stderr}),
-        *command.arguments,
-        env=command.environment,
-        cwd=command.directory,
-        start_new_session=True,
-    )
+    child = _Child({_STDOUT: stdout, _STDERR: stderr})
+    transport = await _start(command, child)
     try:
         _feed(transport, command.stdin)
         try:
@@ -103,6 +98,21 @@ async def run(
         _close(transport)
 
 
+async def _start(command: Command, child: "_Child") -> asyncio.SubprocessTransport:
+    try:
+        transport, _ = await asyncio.get_running_loop().subprocess_exec(
+            lambda: child,
+            *command.arguments,
+            env=command.environment,
+            cwd=command.directory,
+            start_new_session=True,
+        )
+    except BaseException:
+        child.disown()
+        raise
+    return transport
+
+
 class _Child(asyncio.SubprocessProtocol):
     """What the loop tells of a child: what it prints, when both streams ended, and when it did itself."""
 
@@ -110,6 +120,26 @@ class _Child(asyncio.SubprocessProtocol):
         self.sinks = sinks
         self.silent = anyio.Event()
         self.exited = anyio.Event()
+        self._transport: asyncio.SubprocessTransport | None = None
+        self._is_unwanted = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.SubprocessTransport", transport)
+        if self._is_unwanted:
+            self._end()
+
+    def disown(self) -> None:
+        """End a process that began though it was not started: asyncio leaves it alone when it cannot watch it, for want
+        of a thread or of a file."""
+        self._is_unwanted = True
+        if self._transport is not None:
+            self._end()
+
+    def _end(self) -> None:
+        assert self._transport is not None
+        if self._transport.get_returncode() is None:
+            _signal_group(self._transport.get_pid(), signal.SIGKILL)
+        self._transport.close()
 
     def pipe_data_received(self, fd: int, data: bytes) -> None:
         if fd in self.sinks:

@@ -21,6 +21,7 @@ from attune.workers.processes import Command, Stop
 from attune.workers.results import MAX_DATA, Ended, Printed
 
 _LAST_LINES = 5
+_MUCH = 20_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +78,11 @@ class Scripts:
         duration_ms = round((self.clock.monotonic() - started) * 1000)
         output_format = OutputFormat(action.output_format)
         conclude = partial(results.of_process, ended, printed, output_format, duration_ms, timeout)
-        # Reading YAML takes as long as it likes; the loop has others to serve.
-        return await anyio.to_thread.run_sync(conclude) if output_format is OutputFormat.YAML else conclude()
+        # Reading much of it, or YAML, takes its time; the loop has others to serve.
+        is_slow = output_format is OutputFormat.YAML or (
+            output_format is not OutputFormat.TEXT and stdout.total > _MUCH
+        )
+        return await anyio.to_thread.run_sync(conclude) if is_slow else conclude()
 
 
 def script_path(action: Action, pack: Pack) -> Path | None:

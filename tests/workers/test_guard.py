@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
 
@@ -134,6 +134,10 @@ def _left(script: str, boot: str, folder: Path) -> Iterator["subprocess.Popen[by
 
 def _members(group: int) -> list[int]:
     """The processes of a group that are not dead already."""
-    listed = subprocess.run(["ps", "-eo", "pgid=,pid=,stat="], capture_output=True, text=True, check=True).stdout
-    rows = [line.split() for line in listed.splitlines()]
-    return [int(pid) for pgid, pid, state in rows if int(pgid) == group and not state.startswith("Z")]
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            state, _, process_group, *_ = path.read_text().rpartition(")")[2].split()
+            if int(process_group) == group and state != "Z":
+                found.append(int(path.parent.name))
+    return found

@@ -2,6 +2,8 @@
 
 import os
 import sys
+import threading
+from contextlib import suppress
 from typing import Any
 
 import anyio
@@ -187,6 +189,7 @@ async def test_a_child_that_holds_stdout_is_ended_with_its_script(workshop: Work
     await eventually(lambda: workshop.processes() == [])
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="setsid and the guard are Linux's")
 async def test_a_child_that_leaves_the_group_with_all_streams_holds_neither_the_script_nor_its_pipes(
     workshop: Workshop,
 ) -> None:
@@ -328,6 +331,18 @@ async def test_too_many_open_files_are_a_failure_that_says_so_and_leaves_no_more
         assert ended.step is Step.COMPLETE or "Too many open files" in str(ended.result["error"])
 
     assert (steps[0], steps[-1]) == (Step.FAIL, Step.COMPLETE)
+
+
+async def test_a_process_that_nobody_can_watch_is_not_left_running(workshop: Workshop) -> None:
+    """Where asyncio watches with threads, and there can be no more of them when the process has begun already."""
+    usual = threading.stack_size(1 << 46)
+    try:
+        with suppress(RuntimeError):
+            await workshop.run("sleep 1000", timeout=0.2)
+    finally:
+        threading.stack_size(usual)
+
+    await eventually(lambda: workshop.processes() == [])
 
 
 @pytest.mark.parametrize("trouble", ["full", "no folder"])
