@@ -98,8 +98,9 @@ async def workshop_in(folder: Path) -> AsyncIterator[Workshop]:
         with no_open_files_left():
             yield workshop
         await eventually(lambda: workshop.processes() == [])
-    finally:
+    except BaseException:
         await end_leftovers(workshop.boot)
+        raise
 
 
 def open_files() -> list[int]:
