@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
 import anyio
+from anyio.lowlevel import checkpoint_if_cancelled
 
 
 class Turns:
@@ -23,6 +24,8 @@ class Turns:
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
         """A consumer's turn, for the block."""
+        # Who always finds a turn and a batch would never notice that it is to stop.
+        await checkpoint_if_cancelled()
         await self._wait_in(self._waiting, may_go=self._free > 0 and not self._bursts)
         try:
             yield
@@ -32,6 +35,7 @@ class Turns:
     @asynccontextmanager
     async def first(self) -> AsyncIterator[None]:
         """The writer's turn, for the block: the next one that there is."""
+        await checkpoint_if_cancelled()
         await self._wait_in(self._first, may_go=self._free > 0)
         try:
             yield

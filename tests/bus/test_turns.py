@@ -106,6 +106,16 @@ async def test_who_is_cancelled_while_it_waits_is_passed_over() -> None:
         assert it.order == ["a", "b"]
 
 
+async def test_who_is_to_stop_has_no_turn_though_there_is_one() -> None:
+    async with scene(1) as it:
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            async with it.turns.turn():
+                it.order.append("cancelled")
+        await it.consumer("a")
+        assert it.order == ["a"]
+
+
 async def test_who_is_called_and_cancelled_at_once_gives_its_turn_back() -> None:
     turns = Turns(1)
 
