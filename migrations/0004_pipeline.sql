@@ -36,7 +36,7 @@ CREATE TABLE attune.enforcement (
     trigger_ref    text NOT NULL,
     event          bigint NOT NULL,
     config         jsonb NOT NULL,
-    status         text NOT NULL CHECK (status IN ('created', 'processed', 'disabled')),
+    status         text NOT NULL CHECK (status IN ('created', 'processed', 'disabled', 'failed')),
     reason         text,
     correlation_id uuid NOT NULL,
     causation_id   uuid,

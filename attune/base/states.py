@@ -35,3 +35,6 @@ class EnforcementStatus(StrEnum):
     CREATED = "created"
     PROCESSED = "processed"
     DISABLED = "disabled"
+    """Its rule, or what that needs, was gone or switched off by the time."""
+    FAILED = "failed"
+    """The rule matched, and the parameters for its action cannot be filled in."""

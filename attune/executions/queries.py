@@ -38,8 +38,10 @@ READ_ENFORCEMENTS = """
 """
 
 RESOLVE_ENFORCEMENTS = """
-    UPDATE attune.enforcement SET status = $2, reason = $3, resolved_at = $4
-     WHERE id = ANY($1::bigint[]) AND status = 'created'
+    UPDATE attune.enforcement AS n
+       SET status = $2, reason = new.reason, resolved_at = $4
+      FROM unnest($1::bigint[], $3::text[]) AS new (id, reason)
+     WHERE n.id = new.id AND n.status = 'created'
 """
 
 # The execution of an enforcement and its entry among the open ones, in one round trip.
@@ -150,14 +152,14 @@ async def resolve_enforcements(
     connection: Connection, decisions: Sequence[tuple[int, EnforcementStatus, str | None]], now: datetime
 ) -> None:
     """Close enforcements: id, status and the reason for it."""
-    for (status, reason), group in grouped(decisions, _decision).items():
+    for status, group in grouped(decisions, _decision).items():
         ids = [enforcement for enforcement, _, _ in group]
-        await connection.execute(RESOLVE_ENFORCEMENTS, ids, status.value, reason, now)
+        reasons = nullable([reason for _, _, reason in group])
+        await connection.execute(RESOLVE_ENFORCEMENTS, ids, status.value, reasons, now)
 
 
-def _decision(row: tuple[int, EnforcementStatus, str | None]) -> tuple[EnforcementStatus, str | None]:
-    _, status, reason = row
-    return status, reason
+def _decision(row: tuple[int, EnforcementStatus, str | None]) -> EnforcementStatus:
+    return row[1]
 
 
 async def insert_executions(connection: Connection, new: Sequence[NewExecution], now: datetime) -> dict[int, int]:

@@ -17,6 +17,10 @@ from attune.rules.conditions import compile_condition, condition_problems, unkno
 PARAMETER_NAMES = ("event", "pack", "system")
 
 
+class ParametersError(ExpressionError):
+    """The conditions of a rule hold, and its templates cannot be filled in."""
+
+
 class Decision(StrEnum):
     MATCHED = "matched"
     NOT_MATCHED = "not_matched"
@@ -66,7 +70,8 @@ class Compiled:
     def match(self, names: Mapping[str, Json], config: JsonObject, now: datetime) -> str | None:
         """The parameters for the action as JSON text when the enabled rule matches, None when it does not.
 
-        Raises ExpressionError when that cannot be said.
+        Raises ParametersError when it matches and has no parameters to give, ExpressionError when it cannot be said
+        whether it matches.
         """
         if not self.condition.holds(names):
             return None
@@ -74,15 +79,16 @@ class Compiled:
 
 
 def parameters(rule: Rule, names: Mapping[str, Json], config: JsonObject, now: datetime) -> JsonObject:
-    """The parameters that a rule gives its action, its templates filled in. Raises ExpressionError."""
-    resolved = resolve(
-        rule.action_params,
-        {
-            **names,
-            "pack": {"config": config},
-            "system": {"timestamp": _rfc3339(now), "rule": {"id": rule.id, "ref": rule.ref}},
-        },
-    )
+    """The parameters that a rule gives its action, its templates filled in. Raises ParametersError."""
+    known: dict[str, Json] = {
+        **names,
+        "pack": {"config": config},
+        "system": {"timestamp": _rfc3339(now), "rule": {"id": rule.id, "ref": rule.ref}},
+    }
+    try:
+        resolved = resolve(rule.action_params, known)
+    except ExpressionError as error:
+        raise ParametersError(f"the parameters cannot be filled in: {error.message}") from error
     assert isinstance(resolved, dict)
     return resolved
 
@@ -102,8 +108,8 @@ def judge(rule: Rule, event: Event, config: JsonObject, now: datetime) -> Verdic
         return Verdict(rule, Decision.NOT_MATCHED, clause)
     try:
         return Verdict(rule, Decision.MATCHED, clause, parameters(rule, names, config, now))
-    except ExpressionError as error:
-        return Verdict(rule, Decision.ERROR, clause, error=f"the parameters cannot be filled in: {error.message}")
+    except ParametersError as error:
+        return Verdict(rule, Decision.ERROR, clause, error=error.message)
 
 
 def problems(rule: RuleSpec) -> Iterator[Problem]:

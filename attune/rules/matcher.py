@@ -1,6 +1,6 @@
 """The rule matcher: which rules an event matches, as enforcements in the transaction that takes the event."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -9,10 +9,11 @@ import structlog
 
 from attune.base.errors import Problem
 from attune.base.expressions import ExpressionError
-from attune.base.json import JsonObject
+from attune.base.json import Json, JsonObject
+from attune.base.states import EnforcementStatus
 from attune.bus.broadcasts import Heard
 from attune.bus.bus import Bus
-from attune.bus.messages import Delivery, EnforcementCreated, EventCreated
+from attune.bus.messages import Cause, Delivery, EnforcementCreated, EventCreated
 from attune.bus.outcomes import DONE, Outcome, Reject
 from attune.bus.transaction import Transaction
 from attune.catalog import queries as catalog
@@ -24,7 +25,7 @@ from attune.events.model import Event
 from attune.executions import queries as executions
 from attune.executions.model import NewEnforcement
 from attune.rules import evaluation, queries
-from attune.rules.evaluation import Compiled, names_of
+from attune.rules.evaluation import Compiled, ParametersError, names_of
 from attune.rules.queries import EventMatch
 from attune.telemetry.stages import Stages
 
@@ -47,10 +48,10 @@ class ConditionRules:
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """An enforcement to be, and the delivery that causes it."""
+    """An enforcement to be. `failure`: why nothing can follow from it."""
 
     enforcement: NewEnforcement
-    delivery: Delivery[EventCreated]
+    failure: str | None
 
 
 class Matcher:
@@ -77,7 +78,7 @@ class Matcher:
                 continue
             outcomes.append(DONE)
             rules = self._candidates(event)
-            enforcements, failed = self._evaluate(event, rules, delivery, transaction.now)
+            enforcements, failed = self._evaluate(event, rules, delivery.envelope.effect(), transaction.now)
             found.extend(enforcements)
             matches.append(EventMatch(event.id, len(rules), len(enforcements), failed))
         if found:
@@ -93,25 +94,23 @@ class Matcher:
             return [rule] if rule is not None and rule.enabled and evaluation.concerned(event, rule) else []
         return [rule for rule in self._definitions.rules_of(event.trigger_ref).values() if rule.enabled]
 
-    def _evaluate(
-        self, event: Event, rules: Sequence[Rule], delivery: Delivery[EventCreated], now: datetime
-    ) -> tuple[list[_Found], int]:
+    def _evaluate(self, event: Event, rules: Sequence[Rule], cause: Cause, now: datetime) -> tuple[list[_Found], int]:
         """The enforcements that rules ask for, and how many rules could not be evaluated."""
         names = names_of(event)
-        cause = delivery.envelope.effect()
         found = []
         failed = 0
         for rule in rules:
             try:
-                parameters = self._compiled.of(rule).match(names, self._config(rule), now)
+                matched = self._match(rule, names, now)
             except ExpressionError as error:
                 failed += 1
                 log.warning("a rule could not be evaluated", _event=event.id, rule=rule.ref, error=error.message)
                 continue
-            if parameters is None:
+            if matched is None:
                 if self._stages.enabled:
                     self._stages.log("rule did not match", event=event.id, rule=rule.ref)
                 continue
+            parameters, failure = matched
             enforcement = NewEnforcement(
                 rule=rule.id,
                 rule_ref=rule.ref,
@@ -120,8 +119,16 @@ class Matcher:
                 config=parameters,
                 cause=cause,
             )
-            found.append(_Found(enforcement, delivery))
+            found.append(_Found(enforcement, failure))
         return found, failed
+
+    def _match(self, rule: Rule, names: Mapping[str, Json], now: datetime) -> tuple[str, str | None] | None:
+        """The parameters for the action as JSON text, or why there are none; None when the rule does not match."""
+        try:
+            parameters = self._compiled.of(rule).match(names, self._config(rule), now)
+        except ParametersError as error:
+            return "{}", error.message
+        return None if parameters is None else (parameters, None)
 
     def _config(self, rule: Rule) -> JsonObject:
         pack = self._definitions.packs.by_ref.get(rule.pack_ref)
@@ -131,33 +138,43 @@ class Matcher:
         ids = await executions.insert_enforcements(
             transaction.connection, [one.enforcement for one in found], transaction.now
         )
+        failures: list[tuple[int, EnforcementStatus, str | None]] = []
         for one in found:
             new = one.enforcement
             enforcement_id = ids.get((new.event, new.rule))
             if enforcement_id is None:
                 # It exists: this event was matched before, and its messages went out then.
                 continue
-            transaction.publish(
-                EnforcementCreated(
-                    enforcement_id=enforcement_id,
-                    event_id=new.event,
-                    rule_id=new.rule,
-                    rule_ref=new.rule_ref,
-                    trigger_ref=new.trigger_ref,
-                ),
-                new.cause,
-                SOURCE,
-            )
-            if self._stages.enabled:
-                transaction.after_commit(
-                    partial(
-                        self._stages.log,
-                        "rule matched",
-                        event=new.event,
-                        rule=new.rule_ref,
-                        enforcement=enforcement_id,
-                    )
+            if one.failure is not None:
+                failures.append((enforcement_id, EnforcementStatus.FAILED, one.failure))
+                log.warning("an enforcement failed", _event=new.event, rule=new.rule_ref, error=one.failure)
+                continue
+            self._publish(transaction, new, enforcement_id)
+        if failures:
+            await executions.resolve_enforcements(transaction.connection, failures, transaction.now)
+
+    def _publish(self, transaction: Transaction, new: NewEnforcement, enforcement_id: int) -> None:
+        transaction.publish(
+            EnforcementCreated(
+                enforcement_id=enforcement_id,
+                event_id=new.event,
+                rule_id=new.rule,
+                rule_ref=new.rule_ref,
+                trigger_ref=new.trigger_ref,
+            ),
+            new.cause,
+            SOURCE,
+        )
+        if self._stages.enabled:
+            transaction.after_commit(
+                partial(
+                    self._stages.log,
+                    "rule matched",
+                    event=new.event,
+                    rule=new.rule_ref,
+                    enforcement=enforcement_id,
                 )
+            )
 
 
 class RuleCache:
