@@ -37,10 +37,11 @@ async def engine_on(
     topology: Topology = TOPOLOGY,
     settings: Mapping[str, Any] | None = None,
     stages: Stages | None = None,
+    ownership: Ownership | None = None,
 ) -> AsyncIterator[Engine]:
     """An engine that is prepared but does not run: `async with engine.running()` runs it."""
     clock = clock or SystemClock()
-    ownership = Ownership(database.dsn, "test", clock)
+    ownership = ownership or Ownership(database.dsn, "test", clock)
     await ownership.acquire()
     async with database.acquire() as connection:
         worker = await executions.register_worker(connection, WORKER_NAME, "here", uuid4(), clock.now())
