@@ -37,11 +37,12 @@ READ_ENFORCEMENTS = """
      WHERE id = ANY($1::bigint[])
 """
 
+# `ANY` beside the join: by that alone the planner would rather read a table of some thousand rows from end to end.
 RESOLVE_ENFORCEMENTS = """
     UPDATE attune.enforcement AS n
        SET status = $2, reason = new.reason, resolved_at = $4
       FROM unnest($1::bigint[], $3::text[]) AS new (id, reason)
-     WHERE n.id = new.id AND n.status = 'created'
+     WHERE n.id = ANY($1::bigint[]) AND n.id = new.id AND n.status = 'created'
 """
 
 # The execution of an enforcement and its entry among the open ones, in one round trip.
@@ -88,7 +89,7 @@ FINISH = """
         UPDATE attune.execution AS e
            SET status = $1, result = new.result::jsonb, finished_at = $2, updated = $2
           FROM unnest($3::bigint[], $4::text[]) AS new (id, result)
-         WHERE e.id = new.id AND e.status = ANY($5::text[])
+         WHERE e.id = ANY($3::bigint[]) AND e.id = new.id AND e.status = ANY($5::text[])
         RETURNING e.id
     ), closed AS (
         DELETE FROM attune.execution_open WHERE execution IN (SELECT id FROM done)

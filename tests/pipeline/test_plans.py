@@ -1,0 +1,139 @@
+"""Hot statements find their rows by index, and change them in place."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from attune.base.json import loads
+from attune.bus import queries as bus
+from attune.bus.messages import Cause
+from attune.database.embedded import Cluster
+from attune.database.ids import uuid7
+from attune.database.pool import Row
+from attune.events import queries as events
+from attune.events.model import NewEvent
+from attune.executions import queries as executions
+from tests.pipeline.shop import SHOP, TRIGGERS, new_rule, rows
+from tests.support.databases import new_database, pool_on
+from tests.support.engines import engine_on, pack
+from tests.support.waiting import until
+
+
+@pytest.fixture(scope="module")
+async def full(cluster: Cluster) -> AsyncIterator[asyncpg.Connection]:
+    """A database with 10,000 of everything, of which one in ten is open."""
+    async with new_database(cluster) as dsn:
+        connection = await asyncpg.connect(dsn, statement_cache_size=0)
+        await connection.execute(FILL)
+        yield connection
+        await connection.close()
+
+
+FILL = """
+    INSERT INTO attune.event (trigger, trigger_ref, source_ref, payload, correlation_id, depth, created)
+    SELECT 1, 'shop.sold', 'test', '{"a": 1}', gen_random_uuid(), 0, now() FROM generate_series(1, 10000);
+    INSERT INTO attune.event_match (event, definition_version, rules, matched, failed, created)
+    SELECT id, 1, 1, 1, 0, now() FROM attune.event;
+    INSERT INTO attune.enforcement (rule, rule_ref, trigger_ref, event, config, status, correlation_id, depth, created)
+    SELECT 1, 'shop.rule', 'shop.sold', id, '{}', 'created', correlation_id, 1, now() FROM attune.event;
+    INSERT INTO attune.execution (action, action_ref, config, enforcement, worker, status, correlation_id, depth,
+                                  created, updated)
+    SELECT 1, 'core.noop', '{}', id, 1, CASE WHEN id % 10 = 0 THEN 'scheduled' ELSE 'completed' END, correlation_id, 2,
+           now(), now()
+      FROM attune.enforcement;
+    INSERT INTO attune.execution_open SELECT id FROM attune.execution;
+    INSERT INTO attune.delivery (queue, message_id, correlation_id, depth, message_type, version, source, payload,
+                                 published_at, available_at, attempt)
+    SELECT 'queue', gen_random_uuid(), correlation_id, 0, 'EventCreated', '1.0', 'test', '{}', now(), now(), 1
+      FROM attune.event;
+    INSERT INTO attune.trace (queue, message_id, correlation_id, depth, message_type, source, consumer, published_at,
+                              delivered_at, done_at, attempt, outcome)
+    SELECT 'queue', gen_random_uuid(), correlation_id, 0, 'EventCreated', 'test', 'test', now(), now(), now(), 1, 'done'
+      FROM attune.event;
+    ANALYZE
+"""
+
+_IDS = "'{" + ",".join(str(number) for number in range(4_000, 4_100)) + "}'"
+_UUIDS = "'{" + ",".join(str(uuid7()) for _ in range(100)) + "}'"
+_NOW = "'2026-03-01'"
+
+# Statements of the hot path, and arguments for them.
+HOT: dict[str, tuple[str, list[str]]] = {
+    "the matcher reads events": (events.READ_WITH_VERSION, [_IDS]),
+    "the processor reads enforcements": (executions.READ_ENFORCEMENTS, [_IDS]),
+    "the processor closes enforcements": (executions.RESOLVE_ENFORCEMENTS, [_IDS, "'processed'", "'{}'", _NOW]),
+    "the scheduler reads executions": (executions.READ_REQUESTED, [_IDS]),
+    "the scheduler dispatches": (executions.DISPATCH, [_IDS, "1", _NOW, "'{requested,scheduling}'"]),
+    "the worker starts": (executions.START, [_IDS, _NOW, "1"]),
+    "the writer ends": (executions.FINISH, ["'completed'", _NOW, _IDS, "'{}'", "'{running}'"]),
+    "completion reads": (executions.READ_ENDINGS, [_IDS]),
+    "a consumer claims": (bus.CLAIM, ["'queue'", _UUIDS]),
+}
+
+
+@pytest.mark.parametrize("mode", ["force_custom_plan", "force_generic_plan"])
+@pytest.mark.parametrize("name", HOT)
+async def test_hot_statements_find_their_rows_by_index(full: asyncpg.Connection, name: str, mode: str) -> None:
+    statement, arguments = HOT[name]
+
+    assert await _scanned(full, statement, arguments, mode) <= {"definition_version"}
+
+
+async def _scanned(connection: asyncpg.Connection, statement: str, arguments: list[str], mode: str) -> set[str]:
+    """The tables of which a statement reads every row."""
+    await connection.execute(f"SET plan_cache_mode = {mode}; DEALLOCATE ALL; PREPARE hot AS {statement}")
+    plan = loads(await connection.fetchval(f"EXPLAIN (FORMAT JSON) EXECUTE hot ({', '.join(arguments)})"))
+    nodes, scanned = [plan[0]["Plan"]], set()
+    while nodes:
+        node = nodes.pop()
+        nodes.extend(node.get("Plans", ()))
+        if node["Node Type"] == "Seq Scan":
+            scanned.add(node["Relation Name"])
+    return scanned
+
+
+async def test_no_index_of_executions_mentions_what_changes(full: asyncpg.Connection) -> None:
+    """A predicate does as much as a column: with either, no update of an execution would be in place."""
+    indexes = await full.fetch(
+        "SELECT indexdef FROM pg_indexes WHERE schemaname = 'attune' AND tablename = 'execution'"
+    )
+
+    assert indexes
+    for index in indexes:
+        for column in ("status", "updated", "worker", "result", "started_at", "finished_at"):
+            assert column not in index["indexdef"]
+
+
+async def test_more_than_70_of_100_updates_of_executions_are_in_place(dsn: str, tmp_path: Path) -> None:
+    """HOT: the row moves within its page, and no index hears of it."""
+    count = 300
+    async with (
+        pool_on(dsn) as database,
+        engine_on(database, tmp_path, packs=[pack(tmp_path, "shop", SHOP)]) as engine,
+        engine.running(),
+    ):
+        await new_rule(engine, TRIGGERS[0])
+        trigger = engine.definitions.triggers.by_ref[TRIGGERS[0]]
+        for _ in range(3):
+            async with engine.bus.transaction() as transaction:
+                new = [NewEvent(trigger.id, trigger.ref, None, "test", Cause(uuid7(), None, 0))] * (count // 3)
+                await engine.ingest.record(transaction, new)
+
+        async def finished() -> bool | None:
+            (row,) = await rows(engine, "SELECT count(finished_at) AS finished FROM attune.execution")
+            return True if row["finished"] == count else None
+
+        await until(finished)
+    # A connection reports what it did at the latest when it ends.
+    async with pool_on(dsn) as database:
+
+        async def reported() -> Row | None:
+            row = await database.fetch_one(
+                "SELECT n_tup_upd AS updates, n_tup_hot_upd AS hot FROM pg_stat_user_tables WHERE relname = 'execution'"
+            )
+            return row if row is not None and row["updates"] >= 3 * count else None
+
+        row = await until(reported)
+    assert row["hot"] / row["updates"] > 0.7
