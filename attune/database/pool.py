@@ -36,6 +36,7 @@ class Connection(Protocol):
 STATEMENT_TIMEOUT = 30
 """Seconds; no query of the engine holds a snapshot longer, or dead rows pile up behind it."""
 
+_CONNECT_TIMEOUT = 10
 _ACQUIRE_TIMEOUT = 10
 _INFRASTRUCTURE = (
     OSError,
@@ -69,9 +70,12 @@ class _PooledConnection(asyncpg.Connection):  # type: ignore[misc]  # asyncpg sh
 class Database:
     """A pool of connections to the database `dsn`; give it to those who need one."""
 
-    def __init__(self, dsn: str, *, max_connections: int, is_remote: bool) -> None:
-        """`is_remote`: there is a network between us and it."""
+    def __init__(
+        self, dsn: str, *, max_connections: int, is_remote: bool, acquire_timeout: float = _ACQUIRE_TIMEOUT
+    ) -> None:
+        """`is_remote`: there is a network between us and it. `acquire_timeout`: seconds to wait for a connection."""
         self.dsn = dsn
+        self._acquire_timeout = acquire_timeout
         self._databases = databases.Database(
             "postgresql://",
             dsn=dsn,
@@ -84,7 +88,7 @@ class Database:
             max_size=max_connections,
             max_queries=1_000_000,
             connection_class=_PooledConnection,
-            timeout=_ACQUIRE_TIMEOUT,
+            timeout=_CONNECT_TIMEOUT,
             # The server ends what takes too long. Only a network can lose an answer.
             command_timeout=STATEMENT_TIMEOUT + 5 if is_remote else None,
             server_settings={
@@ -134,14 +138,14 @@ class Database:
         """
         try:
             # A timeout costs as much as the rest; with an idle connection there is nothing to wait for.
-            timeout = None if self._pool.get_idle_size() else _ACQUIRE_TIMEOUT
+            timeout = None if self._pool.get_idle_size() else self._acquire_timeout
             connection = await self._pool.acquire(timeout=timeout)
         except (*_INFRASTRUCTURE, asyncpg.InterfaceError, asyncpg.PostgresError) as error:
             raise DatabaseUnavailable(f"The database does not answer: {_told(error)}") from error
         try:
             yield connection
         except Exception as error:
-            if isinstance(error, _INFRASTRUCTURE) or connection.is_closed():
+            if isinstance(error, _INFRASTRUCTURE) or _is_gone(connection):
                 raise DatabaseUnavailable(f"The database failed: {_told(error)}") from error
             raise
         finally:
@@ -151,15 +155,29 @@ class Database:
 
     async def fetch_all(self, query: str, **values: Any) -> list[Row]:
         """The rows of a cold read; `:name` in `query` stands for a value."""
-        with anyio.CancelScope(shield=True), _translated():
-            records = await self._databases.fetch_all(query, values)
+        connection = self._databases.connection()
+        with _translated():
+            with anyio.fail_after(self._acquire_timeout):
+                await connection.__aenter__()
+            with anyio.CancelScope(shield=True):
+                try:
+                    records = await connection.fetch_all(query, values)
+                finally:
+                    await connection.__aexit__()
         return [record._mapping for record in records]  # noqa: SLF001
 
     async def fetch_one(self, query: str, **values: Any) -> Row | None:
-        """The row of a cold read, or None."""
-        with anyio.CancelScope(shield=True), _translated():
-            record = await self._databases.fetch_one(query, values)
-        return None if record is None else record._mapping  # noqa: SLF001
+        """The first row of a cold read, or None."""
+        rows = await self.fetch_all(query, **values)
+        return rows[0] if rows else None
+
+
+def _is_gone(connection: asyncpg.Connection) -> bool:
+    try:
+        return bool(connection.is_closed())
+    except asyncpg.InterfaceError:
+        # The pool took it back when it ended.
+        return True
 
 
 @contextmanager

@@ -27,9 +27,9 @@ async def new_database(cluster: Cluster, template: str = "template") -> AsyncIte
 
 
 @asynccontextmanager
-async def pool_on(dsn: str, *, max_connections: int = 8) -> AsyncIterator[Database]:
+async def pool_on(dsn: str, *, max_connections: int = 8, acquire_timeout: float = 10) -> AsyncIterator[Database]:
     """A pool of connections to a database."""
-    database = Database(dsn, max_connections=max_connections, is_remote=False)
+    database = Database(dsn, max_connections=max_connections, is_remote=False, acquire_timeout=acquire_timeout)
     await database.connect()
     try:
         yield database
