@@ -74,7 +74,9 @@ class Writing:
 @pytest.fixture
 async def writing(database: Database) -> Writing:
     async with database.acquire() as connection:
-        await connection.execute("CREATE TABLE number (number int CHECK (number >= 0))")
+        await connection.execute(
+            "CREATE TABLE IF NOT EXISTS number (number int CHECK (number >= 0)); DELETE FROM number"
+        )
     return Writing(database)
 
 

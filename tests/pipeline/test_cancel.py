@@ -189,7 +189,7 @@ async def test_t100_of_two_ends_the_first_stays_and_the_second_says_nothing(engi
     assert (await until_heard(engine, execution)).count("ExecutionCompleted") == 1
 
 
-async def test_an_execution_of_an_action_that_is_gone_fails_and_says_so(engine: Engine) -> None:
+async def test_t34_an_execution_of_an_action_that_is_gone_fails_and_says_so(engine: Engine) -> None:
     execution = await requested(engine, "shop.gone")
 
     assert await until_status(engine, execution, *TERMINAL) is S.FAILED

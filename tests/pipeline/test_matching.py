@@ -13,7 +13,7 @@ from attune.engine import Engine
 from attune.executions import queries as executions
 from attune.executions.model import NewEnforcement
 from tests.pipeline.shop import matched, new_rule, new_trigger, outcome, parameters, rows, settled
-from tests.support.engines import emit
+from tests.support.engines import emit, rule
 
 # Candidates
 
@@ -196,6 +196,28 @@ async def test_parameters_that_do_not_fit_the_action_fail_the_execution_with_the
 
     assert (row["enforcement_status"], row["status"]) == ("processed", "failed")
     assert "do not fit shop.charge: /amount: " in row["result"]
+
+
+async def test_t93_an_execution_is_credited_to_the_owner_of_its_rule_or_to_nobody(engine: Engine) -> None:
+    trigger = new_trigger()
+    (identity,) = await rows(
+        engine,
+        "INSERT INTO attune.identity (login, created, updated) VALUES ($1, now(), now()) RETURNING id",
+        trigger,
+    )
+    spec = rule("shop.owned", trigger, "core.noop")
+    owned = (await engine.rules.create(spec, identity["id"])).rule
+    nobodys = await new_rule(engine, trigger)
+    event = await emit(engine, trigger)
+    await settled(engine, event)
+
+    found = await rows(
+        engine,
+        "SELECT n.rule, e.executor FROM attune.execution e JOIN attune.enforcement n ON n.id = e.enforcement "
+        "WHERE n.event = $1",
+        event,
+    )
+    assert {row["rule"]: row["executor"] for row in found} == {owned.id: identity["id"], nobodys.id: None}
 
 
 # Changes between the match and its consequences
