@@ -1,19 +1,23 @@
 """Which rules an event matches, and what they give their actions."""
 
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
+import anyio
 import pytest
 
 from attune.base.json import Json, JsonObject
+from attune.bus.consumers import ConsumerLoop
 from attune.bus.messages import Cause, EnforcementCreated
 from attune.catalog import queries as catalog
 from attune.catalog.model import Rule
 from attune.database.ids import uuid7
+from attune.database.pool import Database
 from attune.engine import Engine
 from attune.executions import queries as executions
 from attune.executions.model import NewEnforcement
-from tests.pipeline.shop import matched, new_rule, new_trigger, outcome, parameters, rows, settled
-from tests.support.engines import emit, rule
+from tests.pipeline.shop import SHOP, matched, new_rule, new_trigger, outcome, parameters, rows, settled
+from tests.support.engines import emit, engine_on, pack, rule
 
 # Candidates
 
@@ -69,6 +73,24 @@ async def test_an_event_is_matched_by_the_rules_as_they_were_answered_before_it(
         assert await matched(engine, await emit(engine, trigger, {"a": 1})) == [changed.rule.id]
         await engine.rules.delete(made.ref)
         assert await matched(engine, await emit(engine, trigger, {"a": 1})) == []
+
+
+async def test_the_matcher_needs_no_hint_to_see_what_was_answered(database: Database, tmp_path: Path) -> None:
+    """T-21: here nobody listens to RuleChanged."""
+    trigger = new_trigger()
+    async with engine_on(database, tmp_path, packs=[pack(tmp_path, "shop", SHOP)]) as engine:
+        matcher = next(loop for loop in engine._loops if isinstance(loop, ConsumerLoop))
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(engine.writer.run)
+            tasks.start_soon(matcher.run)
+            made = await new_rule(engine, trigger)
+            assert await matched(engine, await emit(engine, trigger)) == [made.id]
+            await engine.rules.update(made.ref, {"conditions": [{"field": "a", "operator": "exists"}]})
+            assert await matched(engine, await emit(engine, trigger, {"b": 1})) == []
+            assert await matched(engine, await emit(engine, trigger, {"a": 1})) == [made.id]
+            await engine.rules.delete(made.ref)
+            assert await matched(engine, await emit(engine, trigger, {"a": 1})) == []
+            tasks.cancel_scope.cancel()
 
 
 # Conditions
