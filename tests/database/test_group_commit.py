@@ -18,8 +18,13 @@ class Writing:
     def __init__(self, database: Database) -> None:
         self.database = database
         self.turns = anyio.Semaphore(1)
-        self.writer: GroupCommit[Connection] = GroupCommit(self.transaction, self.turns)
+        self.writer: GroupCommit[Connection] = GroupCommit(self.transaction, self.turn)
         self.batches: list[list[int]] = []
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        async with self.turns:
+            yield
 
     def transaction(self) -> AbstractAsyncContextManager[Connection]:
         return self._transaction()

@@ -45,7 +45,7 @@ def new_trigger() -> str:
 
 async def new_rule(engine: Engine, trigger: str, action: str = "core.noop", **fields: Any) -> Rule:
     """A rule that nobody else has."""
-    saved = await make_rule(engine, rule(f"shop.rule{next(_rules)}", trigger, action, **fields))
+    saved = await make_rule(engine, rule(f"shop.rule{next(_rules):04}", trigger, action, **fields))
     return saved.rule
 
 

@@ -65,6 +65,15 @@ async def until_heard(engine: Engine, execution: int) -> list[str]:
     return await until(heard)
 
 
+async def until_quiet(engine: Engine) -> None:
+    """Return when no message is on its way."""
+
+    async def quiet() -> bool | None:
+        return None if await rows(engine, "SELECT FROM attune.delivery") else True
+
+    await until(quiet)
+
+
 async def test_t32_what_was_cancelled_before_it_began_never_runs(database: Database, tmp_path: Path) -> None:
     async with engine_on(database, tmp_path) as engine:
         execution = await requested(engine)
@@ -73,11 +82,7 @@ async def test_t32_what_was_cancelled_before_it_began_never_runs(database: Datab
 
         assert cancelled.status is S.CANCELLED
         async with engine.running():
-
-            async def quiet() -> bool | None:
-                return None if await rows(engine, "SELECT FROM attune.delivery") else True
-
-            await until(quiet)
+            await until_quiet(engine)
         assert sorted(await until_heard(engine, execution)) == ["ExecutionCompleted", "ExecutionRequested"]
         (row,) = await rows(engine, "SELECT * FROM attune.execution WHERE id = $1", execution)
         assert (row["status"], row["started_at"]) == ("cancelled", None)
@@ -104,6 +109,7 @@ async def test_t91_asking_again_changes_nothing_and_sends_nothing(engine: Engine
             tasks.start_soon(_cancel, engine, execution, [])
 
     await until_status(engine, execution, S.CANCELLED)
+    await until_quiet(engine)
     kinds = Counter(await until_heard(engine, execution))
     assert (kinds["ExecutionCancelRequested"], kinds["ExecutionCompleted"]) == (1, 1)
 
