@@ -5,14 +5,14 @@ from collections.abc import Mapping
 from attune.base.errors import BadInput, Problem
 from attune.base.json import Json, JsonObject
 from attune.base.schema import secret_names
-from attune.catalog.model import Action
+from attune.catalog.model import Action, Trigger
 
 MASK = "********"
 
 
-def masked(parameters: Mapping[str, Json], action: Action | None) -> JsonObject:
-    """The parameters of an action with its secrets masked; all, when the action is gone and nothing is known."""
-    return dict.fromkeys(parameters, MASK) if action is None else masked_by(parameters, action.param_schema)
+def masked(parameters: Mapping[str, Json], definition: Action | Trigger | None) -> JsonObject:
+    """The parameters of an action or a trigger with its secrets masked; all, when it is gone and nothing is known."""
+    return dict.fromkeys(parameters, MASK) if definition is None else masked_by(parameters, definition.param_schema)
 
 
 def masked_by(values: Mapping[str, Json], schema: JsonObject) -> JsonObject:

@@ -33,6 +33,7 @@ _CODE: Final[dict[HTTPStatus, str]] = {
     HTTPStatus.FORBIDDEN: "FORBIDDEN",
     HTTPStatus.NOT_FOUND: "NOT_FOUND",
     HTTPStatus.METHOD_NOT_ALLOWED: "METHOD_NOT_ALLOWED",
+    HTTPStatus.REQUEST_TIMEOUT: "REQUEST_TIMEOUT",
     HTTPStatus.CONFLICT: "CONFLICT",
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "PAYLOAD_TOO_LARGE",
     HTTPStatus.UNSUPPORTED_MEDIA_TYPE: "UNSUPPORTED_MEDIA_TYPE",
@@ -94,4 +95,5 @@ def _response(
     }
     if problems:
         body["errors"] = [{"pointer": problem.where, "detail": problem.what} for problem in problems]
+    headers = {**(headers or {}), "X-Request-Id": instance}
     return json_response(body, status, headers, media_type="application/problem+json")

@@ -24,6 +24,9 @@ from attune.database.ids import uuid7
 
 log = structlog.get_logger()
 
+_LARGEST_PUBLIC_BODY = 16_384
+"""Bytes: who has not signed in has little to say, and no right to keep the loop busy with reading it."""
+
 
 class Api:
     """Makes the application of endpoints."""
@@ -69,52 +72,75 @@ class Api:
         return respond
 
     async def _checked(self, request: Request, endpoint: Endpoint) -> Call[Any, Any]:
+        _refuse_ambiguous_host(request)
         caller = await self._gate.caller(request, endpoint)
         return Call(
             caller,
             _path(request),
             _query(request, endpoint.query),
-            await self._body(request, endpoint.body),
+            await self._body(request, endpoint),
             request,
         )
 
-    async def _body(self, request: Request, model: type[BaseModel] | None) -> BaseModel | None:
-        raw = await self._read(request)
+    async def _body(self, request: Request, endpoint: Endpoint) -> BaseModel | None:
+        raw = await self._read(request, endpoint)
+        model = endpoint.body
         if model is None:
             if raw.strip() not in {b"", b"{}"}:
                 raise BadInput("This route takes no body.")
             return None
-        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if raw and kind != "application/json" and not re.fullmatch(r"application/[\w.-]+\+json", kind):
-            raise HttpError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "Send the body as Content-Type: application/json.")
         if not raw:
             raise BadInput("The body is missing; it must be a JSON object.")
+        _refuse_other_media(request)
         value = json.parse(raw)
+        if not isinstance(value, dict):
+            raise BadInput("The body is wrong.", [Problem("", "must be a JSON object")])
         try:
             return model.model_validate(value, strict=True)
         except ValidationError as error:
             raise BadInput("The body is wrong.", problems_of(error, model)) from error
 
-    async def _read(self, request: Request) -> bytes:
+    async def _read(self, request: Request, endpoint: Endpoint) -> bytes:
+        limit = self._max_body_size
+        if endpoint.access is Access.PUBLIC:
+            limit = min(limit, _LARGEST_PUBLIC_BODY)
         declared = request.headers.get("content-length", "")
-        if declared.isdecimal() and int(declared) > self._max_body_size:
-            raise self._too_large(request)
+        # By length first: Python refuses to read numbers of thousands of digits.
+        if declared.isdecimal() and (len(declared) > len(str(limit)) or int(declared) > limit):
+            raise _too_large(request, limit)
         body = bytearray()
         async for chunk in request.stream():
             body += chunk
-            if len(body) > self._max_body_size:
-                raise self._too_large(request)
+            if len(body) > limit:
+                raise _too_large(request, limit)
         return bytes(body)
 
-    def _too_large(self, request: Request) -> HttpError:
-        # Who asks first sends nothing after a refusal. To hang up on the others would make the system throw this
-        # answer away before they read it: uvicorn swallows what they still send.
-        headers = {"Connection": "close"} if "expect" in request.headers else {}
-        return HttpError(
-            HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-            f"The body is larger than {self._max_body_size} bytes, which server.max_body_size allows.",
-            headers,
-        )
+
+def _too_large(request: Request, limit: int) -> HttpError:
+    # Who asks first sends nothing after a refusal. To hang up on the others would make the system throw this
+    # answer away before they read it: uvicorn swallows what they still send.
+    headers = {"Connection": "close"} if "expect" in request.headers else {}
+    hint = "" if limit == _LARGEST_PUBLIC_BODY else ", which server.max_body_size allows"
+    return HttpError(
+        HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+        f"The body is larger than the {limit} bytes that this takes{hint}.",
+        headers,
+    )
+
+
+def _refuse_ambiguous_host(request: Request) -> None:
+    """RFC 9112, section 3.2: who checks the name and who uses it must not read different ones."""
+    hosts = request.headers.getlist("host")
+    if len(hosts) > 1 or not (hosts or request.scope["http_version"] == "1.0"):
+        raise HttpError(HTTPStatus.BAD_REQUEST, "Send one Host header.")
+
+
+def _refuse_other_media(request: Request) -> None:
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/json" and not re.fullmatch(r"application/[\w.-]+\+json", kind):
+        raise HttpError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "Send the body as Content-Type: application/json.")
+    if request.headers.get("content-encoding", "identity").lower() != "identity":
+        raise HttpError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "Send the body as it is, without Content-Encoding.")
 
 
 def _path(request: Request) -> Mapping[str, Any]:
@@ -152,9 +178,7 @@ async def _no_such_route(request: Request, error: Exception) -> Response:
     else:
         hint = " No path ends with a slash here." if path.endswith("/") else ""
         problem = HttpError(HTTPStatus.NOT_FOUND, f"There is no route {request.method} {path}.{hint}")
-    response = problem_response(problem, instance)
-    response.headers["X-Request-Id"] = instance
-    return response
+    return problem_response(problem, instance)
 
 
 def _methods_of(request: Request) -> list[str]:

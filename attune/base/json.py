@@ -4,6 +4,8 @@ Inside, JSON is a plain Python value; at the edges it is text. PostgreSQL's json
 no NaN, no infinity and no lone surrogates: `parse` refuses all of them with the place, before anything was done.
 """
 
+import json
+from collections import Counter
 from collections.abc import Iterator
 from itertools import chain
 from math import isfinite
@@ -35,14 +37,35 @@ def parse(body: bytes | str) -> Json:
 
     Raises BadInput naming line and column when it is not JSON, or a JSON Pointer to a value that cannot be stored.
     """
+    # Not orjson: it keeps the last of two keys, rounds large numbers, and cannot tell where half a surrogate stands.
     try:
-        value: Json = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
+        text = body.decode() if isinstance(body, bytes) else body
+        value: Json = json.loads(text, object_pairs_hook=_object)
+    except UnicodeDecodeError as error:
+        raise BadInput(f"The body is not UTF-8: see byte {error.start}.") from error
+    except json.JSONDecodeError as error:
         raise BadInput(f"The body is not JSON: {error}.") from error
+    except RecursionError as error:
+        raise BadInput(f"The body is nested deeper than {_MAX_DEPTH} levels.") from error
+    except ValueError as error:
+        raise BadInput("The body holds a number of thousands of digits.") from error
     problems = list(unstorable(value))
     if problems:
         raise BadInput("The body holds values that cannot be stored.", problems)
     return value
+
+
+class _Repeating(dict[str, Json]):
+    """An object that says some keys more than once: all but the last value would be lost."""
+
+    def __init__(self, pairs: list[tuple[str, Json]]) -> None:
+        super().__init__(pairs)
+        self.repeated = [key for key, count in Counter(key for key, _ in pairs).items() if count > 1]
+
+
+def _object(pairs: list[tuple[str, Json]]) -> JsonObject:
+    value = dict(pairs)
+    return value if len(value) == len(pairs) else _Repeating(pairs)
 
 
 def unstorable(value: Json, where: str = "") -> Iterator[Problem]:
@@ -87,6 +110,8 @@ def _unstorable(value: Json, where: str) -> Iterator[Problem]:
             if depth == _MAX_DEPTH:
                 yield Problem(path, f"is nested deeper than {_MAX_DEPTH} levels")
                 continue
+            if isinstance(item, _Repeating):
+                yield from (Problem(f"{path}/{_escape(key)}", "stands there twice") for key in item.repeated)
             for key, child in item.items() if isinstance(item, dict) else enumerate(item):
                 if isinstance(key, str) and not _is_text(key):
                     yield Problem(path, f"has a key with {_no_text(key)}: {key!r}")
@@ -94,7 +119,7 @@ def _unstorable(value: Json, where: str) -> Iterator[Problem]:
         elif isinstance(item, str) and not _is_text(item):
             yield Problem(path, f"holds {_no_text(item)}, which PostgreSQL cannot store")
         elif isinstance(item, int | float) and not _fits(item):
-            yield Problem(path, "is too large for a JSON number")
+            yield Problem(path, _no_number(item))
 
 
 def _is_text(value: str) -> bool:
@@ -110,6 +135,10 @@ def _no_text(value: str) -> str:
     return "a NUL character" if "\x00" in value else "half of a surrogate pair"
 
 
+def _no_number(number: float) -> str:
+    return "has more than 64 bits; send it as text" if isinstance(number, int) else "is NaN, infinite, or too large"
+
+
 def _fits(number: float) -> bool:
     return -(1 << 63) <= number < 1 << 64 if isinstance(number, int) else isfinite(number)
 
@@ -120,4 +149,5 @@ def pointer(path: tuple[str | int, ...]) -> str:
 
 
 def _escape(part: str) -> str:
-    return part.replace("~", "~0").replace("/", "~1")
+    # An answer that names the place of half a surrogate must be able to say so.
+    return part.encode("utf-8", "replace").decode().replace("~", "~0").replace("/", "~1")

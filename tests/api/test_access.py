@@ -23,6 +23,7 @@ from attune.app import _application
 from attune.base.clock import SystemClock
 from attune.base.errors import StartError
 from attune.database.embedded import Cluster
+from tests.api.routes import ENDPOINTS, methods
 from tests.api.sites import Site, bearer, new_database, new_folder, site_on
 
 # What a route asks of its caller.
@@ -73,7 +74,7 @@ ROUTES = [
     ("GET", "/api/v1/executions/{id}/logs/{stream}", RIGHT),
     ("GET", "/api/v1/bus/topology", RIGHT),
     ("GET", "/api/v1/bus/queues", RIGHT),
-    ("GET", "/api/v1/bus/trace/{correlation_id:uuid}", RIGHT),
+    ("GET", "/api/v1/bus/trace/{correlation_id}", RIGHT),
     ("GET", "/api/v1/bus/dead-letters", RIGHT),
     ("GET", "/api/v1/system/status", RIGHT),
 ]
@@ -88,7 +89,7 @@ PARAMETERS = {
     "{action}": "no.such",
     "{id}": "9000000000",
     "{stream}": "stdout",
-    "{correlation_id:uuid}": "00000000-0000-0000-0000-000000000000",
+    "{correlation_id}": "00000000-0000-0000-0000-000000000000",
 }
 
 
@@ -134,6 +135,7 @@ async def test_the_table_names_every_route_of_the_application(site: Site) -> Non
     }
 
     assert served == {(method, path) for method, path, _ in ROUTES}
+    assert served == {(method, endpoint.path) for endpoint in ENDPOINTS for method in methods(endpoint)}
 
 
 @pytest.mark.parametrize(("method", "path", "asks"), ROUTES)

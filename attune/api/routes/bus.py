@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 from starlette.responses import Response
 
@@ -28,7 +29,7 @@ class BusRoutes:
             Endpoint("GET", "/api/v1/bus/queues", read, self.queues, "Depths and counters of all queues"),
             Endpoint(
                 "GET",
-                "/api/v1/bus/trace/{correlation_id:uuid}",
+                "/api/v1/bus/trace/{correlation_id}",
                 read,
                 self.trace,
                 "Every hop of a chain of messages",
@@ -48,7 +49,7 @@ class BusRoutes:
         return one({"queues": self._queues(waiting, dead), "unroutable": dict(self._bus.counters.unroutable)})
 
     async def trace(self, call: Call[NoQuery, None]) -> Response:
-        correlation_id = call.path["correlation_id"]
+        correlation_id = _uuid(call.path["correlation_id"])
         async with self._bus.database.acquire() as connection:
             hops = await queries.trace(connection, correlation_id)
         if not hops:
@@ -99,6 +100,13 @@ class BusRoutes:
     def _published(self, name: str) -> dict[str, Any]:
         published = self._bus.counters.published
         return {"published": {kind: count for (kind, queue), count in published.items() if queue == name}}
+
+
+def _uuid(text: str) -> UUID:
+    try:
+        return UUID(text)
+    except ValueError as error:
+        raise NotFound(f"{text} is no correlation id.") from error
 
 
 def topology_view(topology: Topology) -> dict[str, Any]:

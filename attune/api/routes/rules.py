@@ -115,15 +115,15 @@ class RuleRoutes:
         return one(await self._view(call.path["ref"]))
 
     async def create(self, call: Call[NoQuery, CreateRuleBody]) -> Response:
-        refuse_masks(call.body.action_params, "/action_params")
         values = call.body.model_dump()
+        _refuse_masks(values)
         values["conditions"] = values["conditions"] if values["conditions"] is not None else []
         saved = await self._rules.create(RuleSpec(**values), call.caller.id)
         return one(await self._view(saved.rule.ref, saved.warnings), status=HTTPStatus.CREATED)
 
     async def update(self, call: Call[NoQuery, UpdateRuleBody]) -> Response:
         changes = call.body.changes()
-        refuse_masks(changes.get("action_params", {}), "/action_params")
+        _refuse_masks(changes)
         return await self._change(call.path["ref"], changes)
 
     async def enable(self, call: Call[NoQuery, None]) -> Response:
@@ -175,7 +175,7 @@ class RuleRoutes:
             "action_ref": rule.action_ref,
             "trigger_ref": rule.trigger_ref,
             "action_params": masked(rule.action_params, self._definitions.actions.by_ref.get(rule.action_ref)),
-            "trigger_params": rule.trigger_params,
+            "trigger_params": masked(rule.trigger_params, self._definitions.triggers.by_ref.get(rule.trigger_ref)),
             "enabled": rule.enabled,
             "created": rule.created,
             "updated": rule.updated,
@@ -183,6 +183,11 @@ class RuleRoutes:
         if timer is not None:
             summary["next_fire_at"] = timer.next_fire_at
         return summary
+
+
+def _refuse_masks(values: dict[str, Any]) -> None:
+    for name in ("trigger_params", "action_params"):
+        refuse_masks(values.get(name, {}), f"/{name}")
 
 
 async def _timers(connection: Connection, rules: list[Rule]) -> dict[int, TimerRow]:

@@ -1,0 +1,39 @@
+"""Every endpoint, without a server; `test_access` proves that the application has the same."""
+
+from typing import Any
+
+from attune.api.endpoints import Endpoint
+from attune.api.routes.auth import AuthRoutes
+from attune.api.routes.bus import BusRoutes
+from attune.api.routes.catalog import CatalogRoutes
+from attune.api.routes.enforcements import EnforcementRoutes
+from attune.api.routes.events import EventRoutes
+from attune.api.routes.executions import ExecutionRoutes
+from attune.api.routes.health import HealthRoutes
+from attune.api.routes.identities import IdentityRoutes
+from attune.api.routes.rules import RuleRoutes
+from attune.api.routes.system import SystemRoutes
+
+_NOTHING: Any = None
+
+ENDPOINTS: tuple[Endpoint, ...] = tuple(
+    endpoint
+    for routes in (
+        HealthRoutes({}),
+        AuthRoutes(_NOTHING),
+        IdentityRoutes(_NOTHING),
+        CatalogRoutes(_NOTHING),
+        RuleRoutes(_NOTHING, _NOTHING, _NOTHING),
+        EventRoutes(_NOTHING, _NOTHING, _NOTHING, _NOTHING),
+        EnforcementRoutes(_NOTHING, _NOTHING),
+        ExecutionRoutes(_NOTHING, _NOTHING, _NOTHING, _NOTHING, _NOTHING),
+        BusRoutes(_NOTHING),
+        SystemRoutes(_NOTHING, _NOTHING, _NOTHING, _NOTHING, _NOTHING),
+    )
+    for endpoint in routes.endpoints()
+)
+
+
+def methods(endpoint: Endpoint) -> tuple[str, ...]:
+    """The methods that an endpoint answers, HEAD apart."""
+    return (endpoint.method, *endpoint.aliases)
