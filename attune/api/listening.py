@@ -5,7 +5,6 @@ import os
 import socket
 import struct
 from collections.abc import Collection, Iterator
-from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +12,14 @@ import anyio
 import structlog
 import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from attune.api.authentication import LOCAL_SCOPE
-from attune.api.problems import HttpError, problem_response
+from attune.api.protocol import Protocol
 from attune.base.errors import StartError
-from attune.database.ids import uuid7
 
 log = structlog.get_logger()
 
 _BACKLOG = 1024
-_LARGEST_HEAD = 65_536
 
 
 def bind_tcp(host: str, port: int) -> socket.socket:
@@ -83,9 +79,9 @@ class Server(uvicorn.Server):
         yield
 
 
-def tcp_server(application: ASGIApp) -> Server:
+def tcp_server(application: ASGIApp, protocol: type[Protocol] = Protocol) -> Server:
     """A server for everybody."""
-    return Server(_config(application, _Protocol))
+    return Server(_config(application, protocol))
 
 
 def local_server(application: ASGIApp, users: Collection[int] | None = None) -> Server:
@@ -96,7 +92,7 @@ def local_server(application: ASGIApp, users: Collection[int] | None = None) -> 
         scope[LOCAL_SCOPE] = True
         await application(scope, receive, send)
 
-    class OwnerOnly(_Protocol):
+    class OwnerOnly(Protocol):
         """The mode of the file keeps other users out already; this does not depend on a file system."""
 
         def connection_made(self, transport: Any) -> None:
@@ -109,38 +105,6 @@ def local_server(application: ASGIApp, users: Collection[int] | None = None) -> 
     return Server(_config(local, OwnerOnly))
 
 
-class _Protocol(HttpToolsProtocol):
-    """uvicorn's, with a bound on what comes before and after a body, and with our answer to what is no HTTP."""
-
-    _headed = 0
-
-    def data_received(self, data: bytes) -> None:
-        self._headed += len(data)
-        super().data_received(data)
-        if self._headed > _LARGEST_HEAD and not self.transport.is_closing():
-            message = f"The request line and the headers have more than {_LARGEST_HEAD} bytes."
-            self._hang_up(HttpError(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, message))
-
-    def on_body(self, body: bytes) -> None:
-        self._headed = 0
-        super().on_body(body)
-
-    def on_message_complete(self) -> None:
-        self._headed = 0
-        super().on_message_complete()
-
-    def send_400_response(self, msg: str) -> None:
-        self._hang_up(HttpError(HTTPStatus.BAD_REQUEST, msg))
-
-    def _hang_up(self, error: HttpError) -> None:
-        response = problem_response(error, str(uuid7()))
-        response.headers["Connection"] = "close"
-        headers = b"".join(name + b": " + value + b"\r\n" for name, value in response.raw_headers)
-        line = f"HTTP/1.1 {error.status.value} {error.status.phrase}\r\n".encode()
-        self.transport.write(line + headers + b"\r\n" + bytes(response.body))
-        self.transport.close()
-
-
 def _peer_uid(connection: socket.socket) -> int | None:
     """The user at the other end; None where the system does not tell."""
     if not hasattr(socket, "SO_PEERCRED"):
@@ -150,7 +114,7 @@ def _peer_uid(connection: socket.socket) -> int | None:
     return int(uid)
 
 
-def _config(application: ASGIApp, protocol: type[HttpToolsProtocol]) -> uvicorn.Config:
+def _config(application: ASGIApp, protocol: type[Protocol]) -> uvicorn.Config:
     return uvicorn.Config(
         application,
         loop="none",
