@@ -18,7 +18,8 @@ _TIMEOUT = 60
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where the server is: a data directory on this machine, or a URL with a token from ATTUNE_API_TOKEN."""
+    """Where the server is: a data directory on this machine, or a URL with a token from ATTUNE_API_TOKEN. What is
+    named here wins over ATTUNE_API_URL."""
 
     url: str | None = None
     data: Path | None = None
@@ -66,17 +67,24 @@ class Client:
                 return
 
     def _send(self, method: str, path: str, query: Mapping[str, Any], body: Any = None) -> Any:
-        return json.loads(self._raw(method, path, query, body))
+        content = self._raw(method, path, query, body)
+        try:
+            answer = json.loads(content)
+        except ValueError:
+            answer = None
+        if not isinstance(answer, dict):
+            raise CommandError("What answers there is no Attune. Check --server and ATTUNE_API_URL.", Exit.UNREACHABLE)
+        return answer
 
     def _raw(self, method: str, path: str, query: Mapping[str, Any], body: Any = None) -> bytes:
         sent = {name: value for name, value in query.items() if value is not None}
-        target = f"{path}?{urlencode(sent)}" if sent else path
+        target = f"{path}?{urlencode(sent, errors='surrogateescape')}" if sent else path
         headers = {"Accept": "application/json"}
         if body is not None:
             headers["Content-Type"] = "application/json"
-        connection, where = self._connect(headers)
+        connection, where, prefix = self._connect(headers)
         try:
-            connection.request(method, target, None if body is None else json.dumps(body), headers)
+            connection.request(method, prefix + target, None if body is None else json.dumps(body), headers)
             response = connection.getresponse()
             content = response.read()
         except (OSError, http.client.HTTPException) as error:
@@ -87,24 +95,38 @@ class Client:
             raise CommandError(_refusal(response.status, content), Exit.REFUSED)
         return content
 
-    def _connect(self, headers: dict[str, str]) -> tuple[http.client.HTTPConnection, str]:
-        url = self._target.url or os.environ.get("ATTUNE_API_URL")
+    def _connect(self, headers: dict[str, str]) -> tuple[http.client.HTTPConnection, str, str]:
+        """A connection, a name for it, and what stands in front of all paths."""
+        url = self._target.url
+        if url is None and self._target.data is None:
+            url = os.environ.get("ATTUNE_API_URL")
         if url is None:
             place = installation(self._target.data)
-            return _SocketFile(place.socket), f"the data directory {place.data}"
-        parts = urlsplit(url if "://" in url else f"http://{url}")
-        if parts.scheme not in {"http", "https"} or parts.hostname is None:
-            raise CommandError(f"{url} is no URL of a server, such as http://127.0.0.1:8080.", Exit.USAGE)
-        token = os.environ.get("ATTUNE_API_TOKEN")
+            return _SocketFile(place.socket), f"the data directory {place.data}", ""
+        scheme, host, port, prefix = _parts(url)
+        token = os.environ.get("ATTUNE_API_TOKEN", "").strip()
         if token:
+            if not (token.isascii() and token.isprintable()):
+                raise CommandError("ATTUNE_API_TOKEN is no token: it has characters that none has.", Exit.USAGE)
             headers["Authorization"] = f"Bearer {token}"
-        kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-        return kind(parts.hostname, parts.port, timeout=_TIMEOUT), url
+        kind = http.client.HTTPSConnection if scheme == "https" else http.client.HTTPConnection
+        return kind(host, port, timeout=_TIMEOUT), url, prefix
+
+
+def _parts(url: str) -> tuple[str, str, int | None, str]:
+    """Scheme, host, port and path of a URL."""
+    try:
+        parts = urlsplit(url if "://" in url else f"http://{url}")
+        if parts.scheme in {"http", "https"} and parts.hostname is not None:
+            return parts.scheme, parts.hostname, parts.port, parts.path.rstrip("/")
+    except ValueError:
+        pass
+    raise CommandError(f"{url} is no URL of a server, such as http://127.0.0.1:8080.", Exit.USAGE)
 
 
 def segment(text: str) -> str:
     """`text` as one segment of a path."""
-    return quote(text, safe="")
+    return quote(text, safe="", errors="surrogateescape")
 
 
 def _unreachable(where: str, error: Exception) -> str:

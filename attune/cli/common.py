@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from attune.cli.client import Client, Target
-from attune.cli.talk import CommandError, Exit
+from attune.cli.talk import CommandError, Exit, say
 
 
 class Format(StrEnum):
@@ -47,6 +47,13 @@ class Context:
         for name, value in item.items():
             text = json.dumps(value, indent=2, ensure_ascii=False) if isinstance(value, dict | list) else _cell(value)
             print(f"{name.ljust(width)}  {text.replace(chr(10), chr(10) + ' ' * (width + 2))}")  # noqa: T201 - data
+
+    def done(self, message: str, item: Mapping[str, Any]) -> None:
+        """Tell a person what was done; give a program the data that says so."""
+        if self.format is Format.TABLE:
+            say(message)
+        else:
+            self._data(item)
 
     def confirm(self, question: str) -> None:
         """Go on only if the person is sure."""
@@ -99,6 +106,8 @@ def command(app: typer.Typer, name: str | None = None) -> Callable[[Callable[...
         @wraps(function)
         def call(**values: Any) -> None:
             target = Target(values.pop("server"), values.pop("data_dir"))
+            if target.url is not None and target.data is not None:
+                raise CommandError("--server and --data-dir name two servers; give one of them.", Exit.USAGE)
             as_json, chosen = values.pop("as_json"), values.pop("output")
             context = Context(Client(target), Format.JSON if as_json else chosen, values.pop("yes"))
             function(context, **values)

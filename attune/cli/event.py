@@ -4,8 +4,7 @@ from typing import Annotated
 
 import typer
 
-from attune.cli.common import Context, Format, command, json_argument, parameters
-from attune.cli.talk import say
+from attune.cli.common import Context, command, json_argument, parameters
 
 event = typer.Typer(name="event", help="Events: what happened.", no_args_is_help=True)
 enforcement = typer.Typer(name="enforcement", help="Enforcements: that a rule matched an event.", no_args_is_help=True)
@@ -41,10 +40,7 @@ def emit(
     document = json_argument(payload, "the payload") if payload is not None and not param else None
     body = {"trigger_ref": trigger, "payload": document if document is not None else parameters(param or [], payload)}
     created = context.client.send("POST", "/api/v1/events", body)["data"]
-    if context.format is not Format.TABLE:
-        context.one(created)
-        return
-    say(f"event {created['id']}; what became of it: attune why event {created['id']}")
+    context.done(f"event {created['id']}; what became of it: attune why event {created['id']}", created)
 
 
 @command(enforcement, "list")

@@ -59,17 +59,18 @@ def logs(
 ) -> None:
     """Show what an execution printed."""
     stream = "stderr" if stderr else "stdout"
-    sys.stdout.write(context.client.text(f"/api/v1/executions/{execution_id}/logs/{stream}", tail=tail))
+    text = context.client.text(f"/api/v1/executions/{execution_id}/logs/{stream}", tail=tail)
+    if context.format is not Format.TABLE:
+        context.one({"execution": execution_id, "stream": stream, "text": text})
+        return
+    sys.stdout.write(text)
 
 
 @command(app, "cancel")
 def cancel(context: Context, execution_id: Id) -> None:
     """Ask an execution to stop."""
     execution = context.client.send("POST", f"/api/v1/executions/{execution_id}/cancel")["data"]
-    if context.format is not Format.TABLE:
-        context.one(execution)
-        return
-    say(f"execution {execution_id} is {execution['status']}")
+    context.done(f"execution {execution_id} is {execution['status']}", execution)
 
 
 def run(

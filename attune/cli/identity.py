@@ -7,7 +7,7 @@ import typer
 
 from attune.cli.client import segment
 from attune.cli.common import Context, command
-from attune.cli.talk import CommandError, Exit, say
+from attune.cli.talk import CommandError, Exit
 
 app = typer.Typer(name="identity", help="Identities: who may sign in.", no_args_is_help=True)
 
@@ -21,8 +21,8 @@ def create(
 ) -> None:
     """Make an identity. It cannot sign in until it has a password."""
     body = {"login": login, "display_name": display_name, "administrator": administrator}
-    context.client.send("POST", "/api/v1/identities", body)
-    say(f"{login} exists; give it a password: attune identity passwd {login}")
+    created = context.client.send("POST", "/api/v1/identities", body)["data"]
+    context.done(f"{login} exists; give it a password: attune identity passwd {login}", created)
 
 
 @command(app, "passwd")
@@ -34,5 +34,7 @@ def passwd(context: Context, login: Annotated[str, typer.Argument()]) -> None:
         password = sys.stdin.readline().rstrip("\n")
     if not password:
         raise CommandError("There is no password on stdin.", Exit.USAGE)
-    context.client.send("PUT", f"/api/v1/identities/{segment(login)}/password", {"password": password})
-    say(f"{login} has a new password.")
+    changed = context.client.send("PUT", f"/api/v1/identities/{segment(login)}/password", {"password": password})[
+        "data"
+    ]
+    context.done(f"{login} has a new password.", changed)

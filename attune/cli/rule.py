@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import typer
 
 from attune.cli.client import segment
-from attune.cli.common import Context, Format, command, json_argument, parameters
+from attune.cli.common import Context, command, json_argument, parameters
 from attune.cli.talk import CommandError, Exit, say
 
 app = typer.Typer(name="rule", help="Rules: which events start which actions.", no_args_is_help=True)
@@ -114,7 +114,8 @@ def disable(context: Context, ref: Ref) -> None:
 def delete(context: Context, ref: Ref) -> None:
     """Delete a rule. What it caused stays."""
     context.confirm(f"Delete the rule {ref}?")
-    say(context.client.send("DELETE", _path(ref))["message"])
+    answer = context.client.send("DELETE", _path(ref))
+    context.done(answer["message"], answer)
 
 
 def _path(ref: str) -> str:
@@ -133,9 +134,6 @@ def _saved(context: Context, answer: Any) -> None:
     rule = answer["data"]
     for warning in rule.get("warnings", ()):
         say(f"warning: {warning}")
-    if context.format is not Format.TABLE:
-        context.one(rule)
-        return
     state = "enabled" if rule["enabled"] else "disabled"
     upcoming = f", next at {rule['next_fire_at']}" if rule.get("next_fire_at") else ""
-    say(f"{rule['ref']} is {state}{upcoming}")
+    context.done(f"{rule['ref']} is {state}{upcoming}", rule)

@@ -1,8 +1,9 @@
 """Talking to people: errors on stderr, and what the exit code means."""
 
+import io
 import sys
 from enum import IntEnum
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from attune.base.errors import AttuneError, BadInput
 
@@ -32,8 +33,21 @@ def say(message: str) -> None:
     print(message, file=sys.stderr)  # noqa: T201 - this is how a command talks
 
 
+class _Heedless(io.FileIO):
+    """Drops what nobody reads any more: that `head` has seen enough is no failure, and the exit code says what is."""
+
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data)
+        except BrokenPipeError:
+            return len(data)
+
+
 def run(app: "typer.Typer") -> NoReturn:
     """Run the command line, and leave with the exit code of what happened."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        bare = io.BufferedWriter(_Heedless(sys.stdout.fileno(), "wb", closefd=False))
+        sys.stdout = io.TextIOWrapper(bare, sys.stdout.encoding, "replace", line_buffering=sys.stdout.isatty())
     try:
         app()
     except CommandError as error:
@@ -44,8 +58,4 @@ def run(app: "typer.Typer") -> NoReturn:
         for problem in error.problems if isinstance(error, BadInput) else ():
             say(f"  {problem}")
         sys.exit(Exit.REFUSED)
-    except BrokenPipeError:
-        # Whoever read our output has seen enough.
-        sys.stderr.close()
-        sys.exit(0)
     sys.exit(0)

@@ -53,7 +53,9 @@ def _clause(clause: dict[str, Any], depth: int) -> Iterator[str]:
     line = f"{'  ' * depth}{_MARKS[clause['outcome']]:<14}{clause['text']}"
     if clause["kind"] in {"comparison", "value"} and clause["outcome"] != "skipped":
         line += (
-            "   (it is missing)" if clause.get("actual_missing") else f"   (it is {json.dumps(clause.get('actual'))})"
+            "   (it is missing)"
+            if clause.get("actual_missing")
+            else f"   (it is {json.dumps(clause.get('actual'), ensure_ascii=False)})"
         )
     yield line
     if clause.get("error"):

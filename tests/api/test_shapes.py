@@ -335,7 +335,7 @@ async def test_a_secret_is_in_no_answer(shop: Shop, path: str) -> None:
 
 
 async def _caused_by(site: Site, event: int) -> Any:
-    found = await site.data("GET", f"/api/v1/executions?event={event}&status=completed")
+    found = await site.data("GET", f"/api/v1/executions?event={event}&status=completed&rule_ref=shop.charge_it")
     return found[0] if found else None
 
 

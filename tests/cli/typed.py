@@ -1,0 +1,70 @@
+"""Commands as processes, without the time that importing Python's modules takes: they are forked from one that has."""
+
+import json
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import anyio
+from anyio.abc import Process
+from anyio.streams.buffered import BufferedByteReceiveStream
+
+from tests.server.running import environment
+
+_FORKER = """
+import json, os, sys, tempfile
+import http.client, urllib.parse, yaml, rich.console, rich.table
+from attune.cli import main, root, talk
+
+for line in sys.stdin:
+    asked = json.loads(line)
+    files = [tempfile.TemporaryFile() for _ in range(3)]
+    files[0].write(asked["stdin"].encode())
+    files[0].seek(0)
+    if not (child := os.fork()):
+        for number, file in enumerate(files):
+            os.dup2(file.fileno(), number)
+        sys.stdin = open(0)
+        os.environ.update(asked["env"])
+        sys.argv = ["attune", *asked["words"]]
+        main()
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    said = []
+    for file in files[1:]:
+        file.seek(0)
+        said.append(file.read().decode())
+    print(json.dumps([code, *said]), flush=True)
+"""
+
+
+class Commands:
+    """Runs what a person would type on the machine of the server with this data directory."""
+
+    def __init__(self, process: Process, data: Path) -> None:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        self._sent = process.stdin
+        self._answers = BufferedByteReceiveStream(process.stdout)
+        self._data = data
+        self._lock = anyio.Lock()
+
+    async def __call__(self, *words: str, stdin: str = "", **env: str) -> "subprocess.CompletedProcess[str]":
+        """What the command did, answered (stdout) and said (stderr)."""
+        asked = {"words": words, "stdin": stdin, "env": {"ATTUNE_DATA_DIR": str(self._data), **env}}
+        async with self._lock:
+            await self._sent.send(json.dumps(asked).encode() + b"\n")
+            code, answered, said = json.loads(await self._answers.receive_until(b"\n", 1 << 24))
+        return subprocess.CompletedProcess(words, code, answered, said)
+
+
+@asynccontextmanager
+async def commands_of(data: Path) -> AsyncIterator[Commands]:
+    """Commands for the block."""
+    forker = [sys.executable, "-c", _FORKER]
+    async with await anyio.open_process(forker, env=environment(), cwd="/", stderr=None) as process:
+        yield Commands(process, data)
+        assert process.stdin is not None
+        await process.stdin.aclose()
+        await process.wait()
