@@ -90,8 +90,11 @@ _COMMON = {
 }
 
 
-def command(app: typer.Typer, name: str | None = None) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Register a function as a command with the common options; it gets a Context and its own."""
+def command(
+    app: typer.Typer, name: str | None = None, *, text: str | None = None
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Register a function as a command with the common options; it gets a Context and its own. `text` is what its help
+    says, instead of its docstring."""
 
     def register(function: Callable[..., None]) -> Callable[..., None]:
         signature = inspect.signature(function)
@@ -115,7 +118,7 @@ def command(app: typer.Typer, name: str | None = None) -> Callable[[Callable[...
         parameters = [*own, *common]
         call.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
         call.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-        app.command(name)(call)
+        app.command(name, help=text)(call)
         return function
 
     return register

@@ -9,20 +9,23 @@ from attune.cli.common import Context, command, json_argument, parameters
 event = typer.Typer(name="event", help="Events: what happened.", no_args_is_help=True)
 enforcement = typer.Typer(name="enforcement", help="Enforcements: that a rule matched an event.", no_args_is_help=True)
 
-Id = Annotated[int, typer.Argument(min=1)]
+EventId = Annotated[int, typer.Argument(min=1, help="The id of the event.")]
+EnforcementId = Annotated[int, typer.Argument(min=1, help="The id of the enforcement.")]
 Limit = Annotated[int, typer.Option(help="How many, at most.", min=1)]
-Filter = Annotated[str | None, typer.Option(show_default=False)]
+Trigger = Annotated[str | None, typer.Option(help="Only those of the trigger with this ref.", show_default=False)]
+Rule = Annotated[str | None, typer.Option(help="Only those for the rule with this ref.", show_default=False)]
+Status = Annotated[str | None, typer.Option(help="Only those in this state.", show_default=False)]
 
 
 @command(event, "list")
-def list_events(context: Context, trigger: Filter = None, rule: Filter = None, limit: Limit = 50) -> None:
+def list_events(context: Context, trigger: Trigger = None, rule: Rule = None, limit: Limit = 50) -> None:
     """List events, the newest first."""
     items = list(context.client.pages("/api/v1/events", limit, trigger_ref=trigger, rule_ref=rule))
     context.rows(items, ["id", "trigger_ref", "rule_ref", "source_ref", "created"])
 
 
 @command(event, "show")
-def show_event(context: Context, event_id: Id) -> None:
+def show_event(context: Context, event_id: EventId) -> None:
     """Show an event."""
     context.one(context.client.get(f"/api/v1/events/{event_id}"))
 
@@ -45,7 +48,7 @@ def emit(
 
 @command(enforcement, "list")
 def list_enforcements(
-    context: Context, rule: Filter = None, trigger: Filter = None, status: Filter = None, limit: Limit = 50
+    context: Context, rule: Rule = None, trigger: Trigger = None, status: Status = None, limit: Limit = 50
 ) -> None:
     """List enforcements, the newest first."""
     items = context.client.pages("/api/v1/enforcements", limit, rule_ref=rule, trigger_ref=trigger, status=status)
@@ -53,6 +56,6 @@ def list_enforcements(
 
 
 @command(enforcement, "show")
-def show_enforcement(context: Context, enforcement_id: Id) -> None:
+def show_enforcement(context: Context, enforcement_id: EnforcementId) -> None:
     """Show an enforcement."""
     context.one(context.client.get(f"/api/v1/enforcements/{enforcement_id}"))

@@ -10,8 +10,9 @@ from attune.cli.talk import Exit, say
 
 app = typer.Typer(name="execution", help="Executions: what ran, runs, or waits.", no_args_is_help=True)
 
-Id = Annotated[int, typer.Argument(min=1)]
-Filter = Annotated[str | None, typer.Option(show_default=False)]
+Id = Annotated[int, typer.Argument(min=1, help="The id of the execution.")]
+Ref = Annotated[str | None, typer.Option(help="Only those of this ref, or of `pack.*`.", show_default=False)]
+Status = Annotated[str | None, typer.Option(help="Only those in this state.", show_default=False)]
 
 _TERMINAL = {"completed", "failed", "cancelled", "timeout", "abandoned"}
 _LAST_LINES = 10
@@ -21,10 +22,10 @@ _WAIT = 30
 @command(app, "list")
 def list_(
     context: Context,
-    status: Filter = None,
-    action: Filter = None,
-    rule: Filter = None,
-    trigger: Filter = None,
+    status: Status = None,
+    action: Ref = None,
+    rule: Ref = None,
+    trigger: Ref = None,
     limit: Annotated[int, typer.Option(help="How many, at most.", min=1)] = 50,
 ) -> None:
     """List executions, the newest first."""

@@ -16,7 +16,7 @@ app = typer.Typer(name="identity", help="Identities: who may sign in.", no_args_
 def create(
     context: Context,
     login: Annotated[str, typer.Argument(help="What they sign in with.")],
-    display_name: Annotated[str | None, typer.Option(show_default=False)] = None,
+    display_name: Annotated[str | None, typer.Option(help="Their name, for people.", show_default=False)] = None,
     administrator: Annotated[bool, typer.Option("--administrator", help="They may do everything.")] = False,
 ) -> None:
     """Make an identity. It cannot sign in until it has a password."""
@@ -26,7 +26,7 @@ def create(
 
 
 @command(app, "passwd")
-def passwd(context: Context, login: Annotated[str, typer.Argument()]) -> None:
+def passwd(context: Context, login: Annotated[str, typer.Argument(help="What they sign in with.")]) -> None:
     """Give an identity a password, and sign it out everywhere. Without a terminal it is read from stdin."""
     if sys.stdin.isatty():
         password = typer.prompt("New password", hide_input=True, confirmation_prompt=True, err=True)

@@ -20,7 +20,7 @@ _DECISIONS = {
 
 
 @command(app, "event")
-def event(context: Context, event_id: Annotated[int, typer.Argument(min=1)]) -> None:
+def event(context: Context, event_id: Annotated[int, typer.Argument(min=1, help="The id of the event.")]) -> None:
     """What every rule made of an event, and what became of it."""
     explanation = context.client.get(f"/api/v1/events/{event_id}/explain")
     if context.format is not Format.TABLE:

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import anyio
-import click
 import pytest
 import typer
 import yaml
@@ -291,14 +290,14 @@ async def test_a_reader_who_has_seen_enough_is_no_failure(site: Site, attune: Co
     assert await anyio.to_thread.run_sync(run) == (0, b"")
 
 
-def _commands(group: click.Group, *path: str) -> Iterator[tuple[str, ...]]:
+def _commands(group: Any, *path: str) -> Iterator[tuple[str, ...]]:
     for name, one in group.commands.items():
         yield (*path, name)
         if hasattr(one, "commands"):
-            yield from _commands(one, *path, name)  # type: ignore[arg-type]
+            yield from _commands(one, *path, name)
 
 
-@pytest.mark.parametrize("path", list(_commands(typer.main.get_group(app))), ids=" ".join)  # type: ignore[arg-type]
+@pytest.mark.parametrize("path", list(_commands(typer.main.get_group(app))), ids=" ".join)
 def test_every_command_has_help(path: tuple[str, ...]) -> None:
     done = CliRunner().invoke(app, [*path, "--help"])
 

@@ -5,10 +5,15 @@ from pathlib import Path
 
 import pytest
 
+from attune.api import problems
+from attune.api.endpoints import Endpoint
 from attune.bus.messages import Message
 from attune.bus.topology import TOPOLOGY
 from attune.cli.root import app
-from tests.docs import routing
+from attune.cli.talk import Exit
+from attune.settings import sections
+from tests.api.routes import ENDPOINTS
+from tests.docs import commands, endpoints, routing
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("**/*.md")])
@@ -21,6 +26,49 @@ def test_the_page_on_routing_is_the_routing_table() -> None:
 @pytest.mark.parametrize("message", TOPOLOGY.messages, ids=lambda message: message.__name__)
 def test_every_message_is_on_the_page_on_routing(message: type[Message]) -> None:
     assert f"| {message.__name__} |" in routing.PATH.read_text()
+
+
+def test_the_page_on_http_is_the_routes() -> None:
+    assert endpoints.PATH.read_text() == endpoints.render(), "run: python -m tests.docs.endpoints"
+
+
+@pytest.mark.parametrize("endpoint", ENDPOINTS, ids=lambda endpoint: f"{endpoint.method} {endpoint.path}")
+def test_every_route_is_on_the_page_on_http_and_says_what_it_is_for(endpoint: Endpoint) -> None:
+    assert f"`{endpoint.method}`" in endpoints.PATH.read_text()
+    assert f"`{endpoint.path}` | {endpoint.summary} |" in endpoints.PATH.read_text()
+
+
+@pytest.mark.parametrize("code", sorted({*problems._CODE.values(), *(kind.code for kind in problems._STATUS)}))
+def test_every_error_code_is_on_the_page_on_http(code: str) -> None:
+    assert f"`{code}`" in endpoints.PATH.read_text()
+
+
+def test_the_page_on_the_command_line_is_the_commands() -> None:
+    assert commands.PATH.read_text() == commands.render(), "run: python -m tests.docs.commands"
+
+
+@pytest.mark.parametrize("typed", commands.commands())
+def test_every_command_is_on_the_page_on_the_command_line(typed: str) -> None:
+    assert f"\n## attune {typed}\n" in commands.PATH.read_text()
+
+
+@pytest.mark.parametrize("number", [exit_code.value for exit_code in Exit])
+def test_every_exit_code_is_on_the_page_on_the_command_line(number: int) -> None:
+    assert f"\n| {number} | " in commands.PATH.read_text()
+
+
+@pytest.mark.parametrize("key", [f"{name}.{key}" for name, model in sections().items() for key in model.model_fields])
+def test_every_setting_is_in_the_config_file(key: str) -> None:
+    section, _, name = key.partition(".")
+    part = (ROOT / "config.toml").read_text().partition(f"\n[{section}]\n")[2].partition("\n[")[0]
+    assert f"\n#{name} = " in part
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_setting_that_a_page_names_exists(page: Path) -> None:
+    for section, key in re.findall(r"`([a-z]+)\.([a-z_]+)(?: = [^`]*)?`", page.read_text()):
+        if section in sections():
+            assert key in sections()[section].model_fields, f"{page.name} names {section}.{key}"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
