@@ -222,8 +222,9 @@ async def test_who_waits_for_an_answer_is_not_hurried() -> None:
     doorman = Doorman()
     async with impatient(doorman) as url, wire_to(url) as patient:
         # The second request begins and does not end before the first has its answer: that is not its fault.
-        await patient.send(request("GET /") + b"GET / HTTP/1.1\r\n")
+        await patient.send(request("GET /"))
         await doorman.called.wait()
+        await patient.send(b"GET / HTTP/1.1\r\n")
         async with wire_to(url) as late:
             await late.hears_the_end()
         doorman.open.set()
