@@ -14,9 +14,16 @@ from anyio.streams.buffered import BufferedByteReceiveStream
 from tests.server.running import environment
 
 _FORKER = """
-import json, os, sys, tempfile
-import http.client, urllib.parse, yaml, rich.console, rich.table
-from attune.cli import main, root, talk
+import contextlib, io, json, os, sys, tempfile
+import yaml
+from attune.cli import common, main, root
+
+# What commands import when they are first used.
+for words in (["version"], ["rule", "show"], ["status", "--data-dir", "/nowhere"]):
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        with contextlib.suppress(BaseException):
+            root.app(words)
+        common.print_table(["warm"], [["up"]])
 
 for line in sys.stdin:
     asked = json.loads(line)
