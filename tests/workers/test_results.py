@@ -71,7 +71,7 @@ UNREADABLE = [
     (YAML, b"a: [", "yaml"),
     (YAML, b"a: \x00", "yaml"),
     (YAML, b"--- 1\n--- 2\n", "yaml"),
-    (YAML, b"a: .nan", "JSON number"),
+    (YAML, b"a: .nan", "infinite"),
     (YAML, b"[" * 1_500, "nested"),
     # What needs an object of Python, or makes much of little.
     (YAML, b"!!python/object/apply:os.system [id]", "yaml"),
