@@ -9,6 +9,7 @@ from pathlib import Path
 import anyio
 import anyio.to_thread
 
+from attune import sdk
 from attune.base.clock import Clock
 from attune.base.json import JsonObject, dumps
 from attune.bus.messages import ExecutionDispatched
@@ -21,6 +22,7 @@ from attune.workers.processes import Command, Stop
 from attune.workers.results import MAX_DATA, Ended, Printed
 
 _LAST_LINES = 5
+_START = Path(sdk.__file__).with_name("__main__.py")
 _MUCH = 20_000
 
 
@@ -93,5 +95,5 @@ def script_path(action: Action, pack: Pack) -> Path | None:
 def interpreter(runtime: Runtime) -> list[str]:
     """The command that runs a script of a runtime."""
     if runtime is Runtime.PYTHON:
-        return [sys.executable, "-u"]
+        return [sys.executable, "-u", str(_START)]
     return [shutil.which("bash") or "/bin/sh"]
