@@ -119,7 +119,7 @@ class Rules:
         action = await queries.definition(connection, "action", spec.action_ref)
         if not isinstance(action, Action):
             raise NotFound(f"There is no action {spec.action_ref}.")
-        problems = [*_own_problems(spec, trigger, action)]
+        problems = [*schema_problems(spec, trigger, action)]
         if not problems:
             problems = [problem for extension in self._extensions for problem in extension.problems(spec)]
         if problems:
@@ -146,7 +146,8 @@ def spec_of(rule: Rule) -> RuleSpec:
     return RuleSpec(**{field.name: getattr(rule, field.name) for field in fields(RuleSpec)})
 
 
-def _own_problems(spec: RuleSpec, trigger: Trigger, action: Action) -> Iterator[Problem]:
+def schema_problems(spec: RuleSpec, trigger: Trigger, action: Action) -> Iterator[Problem]:
+    """What is wrong with the refs, the templates and the parameters of a rule, as JSON Pointers into it."""
     if not refs.is_component_ref(spec.ref):
         yield Problem("/ref", f"{spec.ref!r} is no ref: {refs.COMPONENT_SHAPE}")
     elif refs.pack_of(spec.ref) != spec.pack_ref:

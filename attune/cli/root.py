@@ -2,7 +2,7 @@
 
 import typer
 
-from attune.cli import bench, bus, catalog, event, execution, identity, rule, system, why
+from attune.cli import bench, bus, catalog, event, execution, identity, pack, rule, system, why
 from attune.cli.common import command
 from attune.cli.serve import serve
 
@@ -21,6 +21,9 @@ app.command(
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": ["--help"]}
 )(system.psql)
 command(app)(execution.run)
+app.command()(pack.check)
+catalog.pack.command("new")(pack.new)
+catalog.pack.command("test")(pack.run_cases)
 for noun in (
     why.app,
     rule.app,

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 class Exit(IntEnum):
     FAILED = 1
-    """The execution failed."""
+    """The execution failed, or a test of a pack."""
     USAGE = 2
     REFUSED = 3
     """The server, or Attune itself, said no."""

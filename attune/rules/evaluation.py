@@ -115,19 +115,19 @@ def judge(rule: Rule, event: Event, config: JsonObject, now: datetime) -> Verdic
 def problems(rule: RuleSpec) -> Iterator[Problem]:
     """What is wrong with the conditions and the templates of a rule, as JSON Pointers into it."""
     yield from condition_problems(rule.conditions, "/conditions")
-    for path, expression in _expressions(rule.action_params):
+    for path, expression in expressions(rule.action_params):
         for wrong in unknown_names(expression, PARAMETER_NAMES):
             yield Problem("/action_params" + pointer(path), wrong)
 
 
-def _expressions(value: Json, path: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[str | int, ...], Expression]]:
+def expressions(value: Json, path: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[str | int, ...], Expression]]:
     """The expressions in the templates of `value`, and where they stand."""
     if isinstance(value, str):
         yield from ((path, part) for part in compile_template(value).parts if isinstance(part, Expression))
     elif isinstance(value, dict | list):
         children: Iterable[tuple[str | int, Json]] = value.items() if isinstance(value, dict) else enumerate(value)
         for key, child in children:
-            yield from _expressions(child, (*path, key))
+            yield from expressions(child, (*path, key))
 
 
 def _rfc3339(instant: datetime) -> str:

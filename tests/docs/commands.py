@@ -17,8 +17,9 @@ _INTRODUCTION = """\
 This page is written from the commands by `python -m tests.docs.commands`; a test keeps it true. `attune COMMAND --help`
 says the same.
 
-`attune serve` is the server; every other command asks one over HTTP. On the server's machine it goes through the socket
-file in the data directory and needs no password. The server is the one of
+`attune serve` is the server. `check`, `pack new` and `pack test` work on files and need none; every other command asks
+one over HTTP. On the server's machine it goes through the socket file in the data directory and needs no password. The
+server is the one of
 
 1. `--server URL`, or `--data-dir FOLDER`;
 2. `ATTUNE_API_URL`;
@@ -32,7 +33,7 @@ for programs. Everything else that a command says goes to stderr. The exit code 
 | Code | |
 |---|---|
 | 0 | it went well |
-| 1 | the execution failed |
+| 1 | the execution failed, or a test of a pack |
 | 2 | the command was typed wrong |
 | 3 | the server, or Attune itself, said no |
 | 4 | no server answers |
@@ -40,7 +41,9 @@ for programs. Everything else that a command says goes to stderr. The exit code 
 `attune psql` ends with the exit code of psql.
 """
 
-_SERVING = "`serve`, `version`, `psql` and `bench` do not have them."
+_SERVING = "`serve`, `version`, `psql`, `bench`, `check`, `pack new` and `pack test` do not have all of them."
+# What they have of the common options is named with their own.
+_APART = {"serve", "psql", "check", "pack test"}
 
 
 def render() -> str:
@@ -62,7 +65,7 @@ def _common(root: Any) -> Iterator[str]:
 
 def _of(root: Any) -> Iterator[str]:
     for typed, command in _walk(root):
-        own = [one for one in command.params if one.name not in _COMMON or typed in {"serve", "psql"}]
+        own = [one for one in command.params if one.name not in _COMMON or typed in _APART]
         usage = ["attune", typed, *(_placed(one) for one in own if not _is_option(one))]
         if any(map(_is_option, own)):
             usage.append("[OPTIONS]")

@@ -8,6 +8,7 @@ from jinja2 import nodes
 
 from attune.base.expressions.explain import Explainer
 from attune.base.expressions.language import STANDARD, Language, Program
+from attune.base.expressions.paths import Path, paths
 from attune.base.expressions.placeholders import unwrapped
 from attune.base.expressions.run import Run
 from attune.base.expressions.syntax import TextError, normalised, parse, refusal
@@ -43,6 +44,11 @@ class Expression:
     def explain(self, names: Mapping[str, Json]) -> Clause:
         """What each clause came to on `names`. Its outcome is whether the value of `evaluate` counts as true."""
         return self._explainer.explain(names)
+
+    @property
+    def paths(self) -> frozenset[Path]:
+        """The paths that it names: `("event", "payload", "x")` for `event.payload.x`."""
+        return frozenset(paths(self._tree))
 
     @cached_property
     def _explainer(self) -> Explainer:
