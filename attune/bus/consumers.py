@@ -23,7 +23,8 @@ M = TypeVar("M", bound=Message)
 
 Handler = Callable[[Transaction, Sequence[Delivery[M]]], Awaitable[Sequence[Outcome]]]
 """Makes the effects of a batch in the transaction and says for each delivery, in order, what became of it. It never
-waits for anything but the database, and relies on no order between the messages."""
+waits for anything but the database, and relies on no order between the messages. When it raises, the batch is rolled
+back and handled one by one."""
 
 _FIRST_PAUSE = 0.1
 _LONGEST_PAUSE = 5.0

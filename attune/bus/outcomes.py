@@ -32,3 +32,8 @@ DONE = Done()
 def back_off(attempt: int) -> float:
     """Seconds to wait after `attempt` failed: 1, 4, 16, 64, 256, then always 300."""
     return float(min(4 ** min(attempt - 1, 9), 300))
+
+
+class BatchTooLarge(Exception):
+    """What a handler raises when a batch would cause more than one transaction should write: each delivery is handled
+    in a transaction of its own then."""

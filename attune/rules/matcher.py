@@ -14,7 +14,7 @@ from attune.base.states import EnforcementStatus
 from attune.bus.broadcasts import Heard
 from attune.bus.bus import Bus
 from attune.bus.messages import Cause, Delivery, EnforcementCreated, EventCreated
-from attune.bus.outcomes import DONE, Outcome, Reject
+from attune.bus.outcomes import DONE, BatchTooLarge, Outcome, Reject
 from attune.bus.transaction import Transaction
 from attune.catalog import queries as catalog
 from attune.catalog.definitions import Definitions, Derived
@@ -32,6 +32,10 @@ from attune.telemetry.stages import Stages
 log = structlog.get_logger()
 
 SOURCE = "rule matcher"
+
+_MOST_EVALUATIONS = 5_000
+"""Rules, over all events of a batch: they are evaluated at a stretch, because the definitions must not change meanwhile,
+and what they cause is one transaction."""
 
 
 class ConditionRules:
@@ -71,13 +75,16 @@ class Matcher:
         outcomes: list[Outcome] = []
         matches: list[EventMatch] = []
         found: list[_Found] = []
+        candidates = {event.id: self._candidates(event) for event in read.values()}
+        if len(batch) > 1 and sum(map(len, candidates.values())) > _MOST_EVALUATIONS:
+            raise BatchTooLarge
         for delivery in batch:
             event = read.get(delivery.message.event_id)
             if event is None:
                 outcomes.append(Reject(f"There is no event {delivery.message.event_id}."))
                 continue
             outcomes.append(DONE)
-            rules = self._candidates(event)
+            rules = candidates[event.id]
             enforcements, failed = self._evaluate(event, rules, delivery.envelope.effect(), transaction.now)
             found.extend(enforcements)
             matches.append(EventMatch(event.id, len(rules), len(enforcements), failed))

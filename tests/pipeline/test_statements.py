@@ -1,14 +1,15 @@
 """What a batch asks of the database: as much for many as for one, through indexes, and in place."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 import pytest
 
 from attune.bus.consumers import ConsumerLoop
-from attune.bus.messages import Cause
+from attune.bus.messages import Cause, Delivery
 from attune.database.ids import uuid7
 from attune.engine import Engine
 from attune.events.model import NewEvent
@@ -60,6 +61,15 @@ class Bench:
         with self.noting() as noted:
             await loop._transact(batch, loop._consumer.handle)
         return noted
+
+    async def settle(self, row: str) -> None:
+        """Let a consumer settle all that waits in its queue, in as many transactions as it takes."""
+        loop = next(loop for loop in self._loops() if loop._consumer.row == row)
+
+        async def take() -> Sequence[Delivery[Any]]:
+            return await self.engine.bus._load(loop._consumer.queue, (), 1_000)
+
+        await loop._settle(take, loop._consumer.handle)
 
     async def finish(self) -> list[str]:
         found = await rows(self.engine, "SELECT id FROM attune.execution WHERE status = 'scheduled'")
@@ -156,6 +166,23 @@ async def test_as_many_statements_for_a_hundred_failures_as_for_one(bench: Bench
     await bench.round(1, 101, '{"n": 1}')
 
     assert await bench.round(1, 101, '{"n": 1}') == few
+
+
+async def test_events_that_match_too_much_for_one_transaction_have_one_each(bench: Bench) -> None:
+    await make_rules(bench.engine, 499)
+    await bench.ingest(21)
+
+    await bench.settle("attune.events.queue")
+
+    (found,) = await rows(
+        bench.engine,
+        """
+        SELECT count(*) AS enforcements, count(DISTINCT event) AS events, count(DISTINCT xmin::text) AS transactions
+          FROM attune.enforcement WHERE event > 1
+        """,
+    )
+    assert dict(found) == {"enforcements": 10_500, "events": 21, "transactions": 21}
+    assert bench.engine.bus.counters.of("attune.events.queue").retried == 0
 
 
 async def test_new_rules_are_read_in_as_many_statements_for_500_as_for_1(bench: Bench) -> None:
