@@ -34,8 +34,8 @@ log = structlog.get_logger()
 SOURCE = "rule matcher"
 
 _MOST_EVALUATIONS = 5_000
-"""Rules, over all events of a batch: they are evaluated at a stretch, because the definitions must not change meanwhile,
-and what they cause is one transaction."""
+"""Rules, over all events of a batch: they are evaluated at a stretch, because the definitions must not change
+meanwhile, and what they cause is one transaction."""
 
 
 class ConditionRules:
