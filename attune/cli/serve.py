@@ -13,6 +13,7 @@ import typer
 from attune.base.errors import plain_errors
 from attune.base.installation import Installation, installation, user_config
 from attune.cli.talk import say
+from attune.upkeep.init import leave_pid_1
 
 if TYPE_CHECKING:
     from attune.app import Serving
@@ -27,6 +28,7 @@ def serve(
     demo: Annotated[bool, typer.Option("--demo", help="Greet the world every ten seconds, and show how.")] = False,
 ) -> None:
     """Run the server: timers, rules, workers, the API and the database, until Ctrl-C."""
+    leave_pid_1()
     # The server's own imports take longer than all that any other command does.
     import anyio
 
@@ -50,14 +52,19 @@ async def _serve(loaded: Any, place: Installation, demo: bool, remark: str) -> N
     import anyio
 
     from attune.app import serving
+    from attune.telemetry.systemd import Notifier
 
-    stop = anyio.Event()
+    stop, systemd = anyio.Event(), Notifier()
     with plain_errors():
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(_listen_to_signals, stop)
+            systemd.send(STATUS="Starting")
             async with serving(loaded, place, demo=demo) as server:
                 say(_banner(server, remark))
+                systemd.send(READY="1", STATUS=f"Listening on {server.about.url}")
+                tasks.start_soon(systemd.keep_alive)
                 await stop.wait()
+                systemd.send(STOPPING="1", STATUS="Stopping")
             tasks.cancel_scope.cancel()
 
 

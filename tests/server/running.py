@@ -62,7 +62,12 @@ def environment(**changes: str) -> dict[str, str]:
 
 @asynccontextmanager
 async def serving(
-    folder: Path, *arguments: str, dsn: str = "", data: Path | None = None, env: Mapping[str, str] | None = None
+    folder: Path,
+    *arguments: str,
+    dsn: str = "",
+    data: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    under: Sequence[str] = (),
 ) -> AsyncIterator[Running]:
     """A server on a free port, its data in `folder`, its database `dsn` or else one of its own, which takes seconds to
     make; stopped with SIGTERM unless the test has ended it."""
@@ -71,7 +76,7 @@ async def serving(
     with talk.open("ab") as sink:
         # Not asyncio's: it must outlive the cancellation of the test, to be stopped.
         process = subprocess.Popen(  # noqa: ASYNC220
-            command("serve", "--data-dir", str(place.data), "--port", "0", *arguments),
+            [*under, *command("serve", "--data-dir", str(place.data), "--port", "0", *arguments)],
             stdin=subprocess.DEVNULL,
             stdout=sink,
             stderr=sink,
@@ -84,7 +89,10 @@ async def serving(
     finally:
         with suppress(ProcessLookupError):
             process.send_signal(signal.SIGTERM)
-        await ended(process)
+        try:
+            await ended(process)
+        finally:
+            process.kill()
 
 
 async def _ready(process: "subprocess.Popen[bytes]", place: Installation, talk: Path) -> Running:
@@ -109,10 +117,16 @@ async def ended(process: "subprocess.Popen[bytes]", within: float = _PATIENCE) -
     return code
 
 
-async def attune(*arguments: str, data: Path, stdin: bytes = b"", **env: str) -> "subprocess.CompletedProcess[str]":
-    """What a command did, said (stderr) and answered (stdout)."""
+async def attune(
+    *arguments: str, data: Path, stdin: bytes = b"", under: Sequence[str] = (), **env: str
+) -> "subprocess.CompletedProcess[str]":
+    """What a command did, said (stderr) and answered (stdout). `under` is a command line that starts it."""
     done = await anyio.run_process(
-        command(*arguments), input=stdin, check=False, env=environment(ATTUNE_DATA_DIR=str(data), **env), cwd="/"
+        [*under, *command(*arguments)],
+        input=stdin,
+        check=False,
+        env=environment(ATTUNE_DATA_DIR=str(data), **env),
+        cwd="/",
     )
     return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
 
