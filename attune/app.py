@@ -93,6 +93,12 @@ async def serving(
             f"Anonymous reading is on ({'--demo' if demo else 'auth.anonymous'}), and server.host is "
             f"{settings.server.host}: that would let everybody read. Listen on 127.0.0.1, or switch it off."
         )
+    if is_exposed(settings):
+        log.warning(
+            "plain HTTP where others reach it: who is on the way reads passwords and tokens. Let a proxy speak TLS and "
+            "set server.public_url; docs/deploy/README.md shows how",
+            host=settings.server.host,
+        )
     boot = uuid7()
     stages = stages or Stages(visible=demo, debug=settings.log.level == "debug")
     with plain_errors(), _held(installation) as directory, _bound(settings, installation) as (tcp, file):
@@ -118,8 +124,13 @@ async def serving(
             )
             with _described(installation, about, reached):
                 application = await _application(engine, about, settings, installation, clock, ownership)
-                async with engine.running(), _answering(application, tcp, file):
+                async with engine.running(), _answering(application, settings, tcp, file):
                     yield Serving(about, engine, settings)
+
+
+def is_exposed(settings: Settings) -> bool:
+    """Whether passwords and tokens come over a network as they are."""
+    return not _is_loopback(settings.server.host) and not settings.server.public_url.startswith("https:")
 
 
 def _is_loopback(host: str) -> bool:
@@ -318,7 +329,7 @@ async def _application(
         SystemRoutes(about, engine.bus, clock, lambda: engine.worker.running, lambda: engine.timers.waiting),
     )
     endpoints = [endpoint for one in routes for endpoint in one.endpoints()]
-    gate = Gate(identities, anonymous_read=about.anonymous == "read")
+    gate = Gate(identities, anonymous_read=about.anonymous == "read", public_url=settings.server.public_url)
     return Api(endpoints, gate, max_body_size=settings.server.max_body_size).application()
 
 
@@ -358,9 +369,12 @@ def _described(installation: Installation, about: About, reached: Reached) -> It
 
 
 @asynccontextmanager
-async def _answering(application: Starlette, tcp: socket.socket, file: socket.socket) -> AsyncIterator[None]:
+async def _answering(
+    application: Starlette, settings: Settings, tcp: socket.socket, file: socket.socket
+) -> AsyncIterator[None]:
     """Answer HTTP for the block; afterwards finish the requests that are under way."""
-    servers = [(listening.tcp_server(application), tcp), (listening.local_server(application), file)]
+    public = listening.behind(settings.server.trusted_proxies, application)
+    servers = [(listening.tcp_server(public), tcp), (listening.local_server(application), file)]
     async with anyio.create_task_group() as answering:
         for server, bound in servers:
             answering.start_soon(server.serve, [bound])

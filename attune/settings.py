@@ -9,10 +9,12 @@ import os
 import tomllib
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
+from ipaddress import ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_origin
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from attune.base.errors import StartError
@@ -35,9 +37,36 @@ class _Section(BaseModel):
         return value
 
 
+def _site(text: str) -> str:
+    parts = urlsplit(text)
+    if text and (
+        parts.scheme not in {"http", "https"} or not parts.netloc or text != f"{parts.scheme}://{parts.netloc}"
+    ):
+        raise ValueError("should be a scheme and a host without a path, such as https://attune.example.org")
+    return text
+
+
+def _network(text: str) -> str:
+    try:
+        ip_network(text)
+    except ValueError as error:
+        raise ValueError("should be an address or a network, such as 127.0.0.1 or 10.0.0.0/8") from error
+    return text
+
+
 class Server(_Section):
     host: str = Field("127.0.0.1", description="The address to listen on.")
     port: int = Field(8080, ge=0, le=65535, description="The port to listen on; 0 takes any that is free.")
+    public_url: Annotated[str, AfterValidator(_site)] = Field(
+        "",
+        description="Where people reach Attune when a proxy stands in front of it, such as https://attune.example.org. "
+        "Empty: where it listens.",
+    )
+    trusted_proxies: list[Annotated[str, AfterValidator(_network)]] = Field(
+        [],
+        description="Addresses or networks of proxies. What they say in X-Forwarded-For and X-Forwarded-Proto is "
+        "believed.",
+    )
     max_body_size: int = Field(
         1_048_576, ge=1024, le=104_857_600, description="Bytes that the body of a request may have."
     )

@@ -21,14 +21,15 @@ _LOCAL = Caller(How.LOCAL, None)
 class Gate:
     """Lets callers through to a route, or says why not. Whatever is not allowed is forbidden."""
 
-    def __init__(self, identities: Identities, *, anonymous_read: bool) -> None:
+    def __init__(self, identities: Identities, *, anonymous_read: bool, public_url: str = "") -> None:
         self._identities = identities
         self._anonymous_read = anonymous_read
+        self._public_url = public_url
 
     async def caller(self, request: Request, endpoint: Endpoint) -> Caller:
         """Who calls. Raises Unauthenticated or Forbidden."""
         if request.method not in SAFE_METHODS:
-            _refuse_foreign_pages(request)
+            self._refuse_foreign_pages(request)
         if request.scope.get(LOCAL_SCOPE):
             return _LOCAL
         if endpoint.access is Access.PUBLIC:
@@ -40,6 +41,18 @@ class Gate:
         if isinstance(endpoint.access, Permission) and not identity.administrator:
             raise Forbidden(f"Insufficient permissions: {endpoint.access.resource}:{endpoint.access.action}")
         return Caller(How.TOKEN, identity)
+
+    def _refuse_foreign_pages(self, request: Request) -> None:
+        """A page of another site may not make a browser change something here."""
+        if request.headers.get("sec-fetch-site", "same-origin") not in {"same-origin", "none"}:
+            raise Forbidden("A page of another site may not do this.")
+        origin = request.headers.get("origin")
+        # A proxy may put its own name for us into Host.
+        if origin is None or (origin == self._public_url != ""):
+            return
+        _, _, authority = origin.partition("://")
+        if not authority or authority != request.headers.get("host"):
+            raise Forbidden(f"A page of {origin} may not do this.")
 
     def _without_token(self, request: Request, endpoint: Endpoint) -> Caller:
         allowed = self._anonymous_read and isinstance(endpoint.access, Permission) and endpoint.access.anonymous
@@ -64,18 +77,6 @@ def _bearer(request: Request) -> str | None:
     if scheme.lower() != "bearer" or not token:
         raise Unauthenticated("The Authorization header must be: Bearer, a space, and a token.")
     return token.strip()
-
-
-def _refuse_foreign_pages(request: Request) -> None:
-    """A page of another site may not make a browser change something here."""
-    if request.headers.get("sec-fetch-site", "same-origin") not in {"same-origin", "none"}:
-        raise Forbidden("A page of another site may not do this.")
-    origin = request.headers.get("origin")
-    if origin is None:
-        return
-    _, _, authority = origin.partition("://")
-    if not authority or authority != request.headers.get("host"):
-        raise Forbidden(f"A page of {origin} may not do this.")
 
 
 def _names_this_machine(host: str) -> bool:

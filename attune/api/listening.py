@@ -6,12 +6,13 @@ import socket
 import struct
 from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import anyio
 import structlog
 import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from attune.api.authentication import LOCAL_SCOPE
 from attune.api.protocol import Protocol
@@ -77,6 +78,11 @@ class Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+
+def behind(proxies: Collection[str], application: ASGIApp) -> ASGIApp:
+    """The application, told by `proxies`, and by nobody else, who its clients are and whether they came over TLS."""
+    return cast("ASGIApp", ProxyHeadersMiddleware(cast("Any", application), list(proxies))) if proxies else application
 
 
 def tcp_server(application: ASGIApp, protocol: type[Protocol] = Protocol) -> Server:

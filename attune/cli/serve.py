@@ -98,10 +98,12 @@ def _config_file(given: Path | None) -> tuple[Path | None, str]:
 
 
 def _banner(server: "Serving", remark: str) -> str:
-    about = server.about
+    from attune.app import is_exposed
+
+    about, public_url = server.about, server.settings.server.public_url
     lines = [
         "",
-        f"Attune listens on {about.url}",
+        f"Attune listens on {about.url}{f', for others {public_url}' if public_url else ''}",
         "",
         f"  data         {about.data}",
         f"  database     {about.database}",
@@ -109,6 +111,8 @@ def _banner(server: "Serving", remark: str) -> str:
     ]
     if about.anonymous == "read":
         lines.append("  anonymous    everybody on this machine may read definitions, events and executions")
+    if is_exposed(server.settings):
+        lines.append("  plain HTTP   who is on the way reads passwords and tokens; docs/deploy/README.md shows TLS")
     if os.geteuid() == 0:
         lines.append("  root         Attune runs as root, and so does every action of every pack")
     lines += ["", "Next, in another terminal:", ""]

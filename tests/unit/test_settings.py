@@ -126,6 +126,14 @@ def test_variables_that_are_no_settings_are_left_alone(variable: str, monkeypatc
         ("[server]\nport = 'x'\n", "server.port: input should be a valid integer, unable to parse string"),
         ("[server]\nport = 65536\n", "server.port: input should be less than or equal to 65535"),
         ("[server]\nport = true\n", "server.port: cannot be true or false"),
+        # A path, which no route knows of; no scheme; no URL at all.
+        ("[server]\npublic_url = 'https://a.example/attune'\n", "server.public_url: should be a scheme and a host"),
+        ("[server]\npublic_url = 'https://a.example/'\n", "server.public_url: should be a scheme and a host"),
+        ("[server]\npublic_url = 'a.example'\n", "server.public_url: should be a scheme and a host"),
+        # A name, everybody, a network that is none.
+        ("[server]\ntrusted_proxies = ['proxy']\n", "server.trusted_proxies.0: should be an address or a network"),
+        ("[server]\ntrusted_proxies = ['*']\n", "server.trusted_proxies.0: should be an address or a network"),
+        ("[server]\ntrusted_proxies = ['10.0.0.1/8']\n", "server.trusted_proxies.0: should be an address or a netw"),
         ("[log]\nlevel = 'DEBUG'\n", "log.level: input should be 'debug', 'info', 'warning' or 'error'"),
         ("[worker]\nkill_grace = nan\n", "worker.kill_grace: "),
         ("[worker]\npass_env = ['A', 'a b']\n", "worker.pass_env.1: string should match pattern"),

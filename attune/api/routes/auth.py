@@ -1,8 +1,11 @@
 """Signing in."""
 
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Annotated, Any
 
+import structlog
 from pydantic import BaseModel, ConfigDict, Field
+from starlette.requests import Request
 from starlette.responses import Response
 
 from attune.access.identities import Identities
@@ -10,6 +13,9 @@ from attune.access.model import Caller, Identity
 from attune.access.tokens import TokenPair
 from attune.api.answers import one
 from attune.api.endpoints import Access, Call, Endpoint, NoQuery
+from attune.base.errors import Forbidden, Unauthenticated
+
+log = structlog.get_logger()
 
 
 class LoginBody(BaseModel):
@@ -37,7 +43,15 @@ class AuthRoutes:
         ]
 
     async def login(self, call: Call[NoQuery, LoginBody]) -> Response:
-        identity, tokens = await self._identities.sign_in(call.body.login, call.body.password)
+        client = _client(call.request)
+        if client is not None and not client.is_loopback and call.request.url.scheme == "http":
+            log.warning("a password came over plain HTTP", client=str(client))
+        try:
+            identity, tokens = await self._identities.sign_in(call.body.login, call.body.password)
+        except (Unauthenticated, Forbidden) as error:
+            # For those who block addresses. Without the login: people type their password there.
+            log.warning("a sign-in was refused", client=str(client), reason=error.message)
+            raise
         user = {"id": identity.id, "login": identity.login, "display_name": identity.display_name}
         return one({**_tokens(tokens), "user": user})
 
@@ -46,6 +60,14 @@ class AuthRoutes:
 
     async def me(self, call: Call[NoQuery, None]) -> Response:
         return one(_me(call.caller))
+
+
+def _client(request: Request) -> IPv4Address | IPv6Address | None:
+    """Where a request came from; None for the socket file, and for a proxy that does not say."""
+    try:
+        return ip_address(request.client.host) if request.client else None
+    except ValueError:
+        return None
 
 
 def _tokens(tokens: TokenPair) -> dict[str, Any]:
