@@ -21,6 +21,7 @@ from attune.api.authentication import Gate
 from attune.api.routes.auth import AuthRoutes
 from attune.api.routes.bus import BusRoutes
 from attune.api.routes.catalog import CatalogRoutes
+from attune.api.routes.description import described
 from attune.api.routes.enforcements import EnforcementRoutes
 from attune.api.routes.events import EventRoutes
 from attune.api.routes.executions import ExecutionRoutes
@@ -328,7 +329,9 @@ async def _application(
         BusRoutes(engine.bus),
         SystemRoutes(about, engine.bus, clock, lambda: engine.worker.running, lambda: engine.timers.waiting),
     )
-    endpoints = [endpoint for one in routes for endpoint in one.endpoints()]
+    endpoints = described(
+        [endpoint for one in routes for endpoint in one.endpoints()], public_url=settings.server.public_url
+    )
     gate = Gate(identities, anonymous_read=about.anonymous == "read", public_url=settings.server.public_url)
     return Api(endpoints, gate, max_body_size=settings.server.max_body_size).application()
 

@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
+from http import HTTPStatus
 from typing import Any, Final, Generic, TypeVar
 
 from pydantic import BaseModel
@@ -52,9 +53,22 @@ class Call(Generic[Q, B]):
 Handler = Callable[[Call[Any, Any]], Awaitable[Response]]
 
 
+class Answer(Enum):
+    """What a route answers when all is well."""
+
+    DATA = "an object, or a page of a list, in `data`; what was deleted in `message`"
+    OBJECT = "a JSON object of its own"
+    TEXT = "text"
+    PAGE = "a page for a browser"
+    NOTHING = "no body"
+
+
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """A route. `path` is Starlette's; `{id}` in it is a number."""
+    """A route. `path` is Starlette's; `{id}` in it is a number. `failure` is a status with a body like that of success.
+
+    What stands here is what the OpenAPI document tells.
+    """
 
     method: str
     path: str
@@ -64,6 +78,9 @@ class Endpoint:
     query: type[Query] = NoQuery
     body: type[BaseModel] | None = None
     aliases: tuple[str, ...] = ()
+    answer: Answer = Answer.DATA
+    status: HTTPStatus = HTTPStatus.OK
+    failure: HTTPStatus | None = None
 
 
 SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})

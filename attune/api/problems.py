@@ -42,6 +42,33 @@ _CODE: Final[dict[HTTPStatus, str]] = {
 }
 
 
+SCHEMA: Final = {
+    "type": "object",
+    "description": "RFC 9457. `error` is the same as `detail`; `instance` is the id of the request.",
+    "properties": {
+        "type": {"const": "about:blank"},
+        "title": {"type": "string"},
+        "status": {"type": "integer"},
+        "detail": {"type": "string"},
+        "instance": {"type": "string", "format": "uuid"},
+        "error": {"type": "string"},
+        "code": {"type": "string"},
+        "errors": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "properties": {"pointer": {"type": "string"}, "detail": {"type": "string"}},
+                "required": ["pointer", "detail"],
+                "additionalProperties": False,
+            },
+        },
+    },
+    "required": ["type", "title", "status", "detail", "instance", "error", "code"],
+    "additionalProperties": False,
+}
+"""Of every error, whatever it comes from."""
+
+
 class HttpError(AttuneError):
     """An error that only exists in HTTP."""
 

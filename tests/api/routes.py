@@ -6,6 +6,7 @@ from attune.api.endpoints import Endpoint
 from attune.api.routes.auth import AuthRoutes
 from attune.api.routes.bus import BusRoutes
 from attune.api.routes.catalog import CatalogRoutes
+from attune.api.routes.description import described
 from attune.api.routes.enforcements import EnforcementRoutes
 from attune.api.routes.events import EventRoutes
 from attune.api.routes.executions import ExecutionRoutes
@@ -16,7 +17,7 @@ from attune.api.routes.system import SystemRoutes
 
 _NOTHING: Any = None
 
-ENDPOINTS: tuple[Endpoint, ...] = tuple(
+ENDPOINTS: tuple[Endpoint, ...] = described(
     endpoint
     for routes in (
         HealthRoutes({}),

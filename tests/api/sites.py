@@ -18,6 +18,7 @@ from attune.base.installation import Installation
 from attune.database.connecting import embedded_url
 from attune.database.embedded import Cluster
 from attune.settings import load
+from tests.api import contract
 from tests.support.engines import pack
 
 PASSWORD = "correct horse battery"
@@ -130,11 +131,11 @@ async def site_on(
         "server": {"port": 0, "shutdown_timeout": 0, **(settings or {}).get("server", {})},
     }
     place = Installation(folder / "data")
+    hooks = {"response": [contract.check]}
+    transport = httpx2.AsyncHTTPTransport(uds=str(place.socket))
     async with (
         serving(load(None, merged), place, clock=clock) as running,
-        httpx2.AsyncClient(
-            transport=httpx2.AsyncHTTPTransport(uds=str(place.socket)), base_url="http://localhost", timeout=40
-        ) as local,
-        httpx2.AsyncClient(base_url=running.about.url, timeout=40) as remote,
+        httpx2.AsyncClient(transport=transport, base_url="http://localhost", timeout=40, event_hooks=hooks) as local,
+        httpx2.AsyncClient(base_url=running.about.url, timeout=40, event_hooks=hooks) as remote,
     ):
         yield Site(running, place, local, remote, dsn)

@@ -30,6 +30,8 @@ from tests.api.sites import Site, bearer, new_database, new_folder, site_on
 NOTHING, IDENTITY, READ, RIGHT = "nothing", "an identity", "a right, or anonymous reading", "a right"
 
 ROUTES = [
+    ("GET", "/api-spec/openapi.json", NOTHING),
+    ("GET", "/docs", NOTHING),
     ("GET", "/health", NOTHING),
     ("GET", "/health/detailed", NOTHING),
     ("GET", "/health/ready", NOTHING),

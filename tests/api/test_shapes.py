@@ -124,6 +124,8 @@ MAY_HAVE = {"next_fire_at", "message_id", "causation_id", "depth", "version", "s
 
 # What answers in a shape of its own.
 OTHERS = {
+    ("GET", "/api-spec/openapi.json"),
+    ("GET", "/docs"),
     ("GET", "/health"),
     ("GET", "/health/detailed"),
     ("GET", "/health/ready"),

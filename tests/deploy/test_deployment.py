@@ -37,9 +37,7 @@ def test_the_unit_starts_a_server_with_options_that_exist(folder: Path) -> None:
     # Wrong settings end a start whose options were understood.
     config = folder / "config.toml"
     config.write_text("[server]\nprot = 1\n")
-    words = (
-        line.replace("/var/lib/attune", str(folder / "data")).replace("/etc/attune/config.toml", str(config)).split()
-    )
+    line = line.replace("/var/lib/attune", str(folder / "data")).replace("/etc/attune/config.toml", str(config))
     done = subprocess.run(
         [sys.executable, "-m", "attune", *line.split()], check=False, capture_output=True, text=True, env=environment()
     )

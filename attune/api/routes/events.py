@@ -64,6 +64,7 @@ class EventRoutes:
                 self.create,
                 "Say that something happened",
                 body=CreateEventBody,
+                status=HTTPStatus.CREATED,
             ),
             Endpoint("GET", "/api/v1/events/{id}", read, self.show, "Show an event"),
             Endpoint("GET", "/api/v1/events/{id}/explain", read, self.explain, "Why rules matched it or did not"),

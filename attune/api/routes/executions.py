@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import PlainTextResponse, Response
 
 from attune.api.answers import fragment, many, one
-from attune.api.endpoints import Call, Endpoint, NoQuery, Permission
+from attune.api.endpoints import Answer, Call, Endpoint, NoQuery, Permission
 from attune.api.masks import masked, refuse_masks
 from attune.api.paging import Id, IdPageQuery, Query
 from attune.base.errors import NotFound
@@ -84,6 +84,7 @@ class ExecutionRoutes:
                 "Run an action; with `wait`, answer when it has ended or after so many seconds",
                 query=WaitQuery,
                 body=ExecuteBody,
+                status=HTTPStatus.CREATED,
             ),
             Endpoint("GET", path, read, self.show, "Show an execution", query=WaitQuery),
             Endpoint(
@@ -96,6 +97,7 @@ class ExecutionRoutes:
                 self.log,
                 "What an execution printed to stdout or stderr",
                 query=LogQuery,
+                answer=Answer.TEXT,
             ),
         ]
 

@@ -7,7 +7,7 @@ from starlette.responses import Response
 
 from attune import __version__
 from attune.api.answers import json_response
-from attune.api.endpoints import Access, Call, Endpoint, NoQuery
+from attune.api.endpoints import Access, Answer, Call, Endpoint, Handler, NoQuery
 
 Check = Callable[[], Awaitable[str | None]]
 """What is wrong, or None."""
@@ -21,11 +21,19 @@ class HealthRoutes:
 
     def endpoints(self) -> list[Endpoint]:
         return [
-            Endpoint("GET", "/health", Access.PUBLIC, self.health, "Whether the server answers"),
-            Endpoint("GET", "/health/detailed", Access.PUBLIC, self.detailed, "What works and what does not"),
-            Endpoint("GET", "/health/ready", Access.PUBLIC, self.ready, "Whether the server can do its work"),
-            Endpoint("GET", "/health/live", Access.PUBLIC, self.live, "Whether the process lives"),
+            self._endpoint("/health", self.health, "Whether the server answers", Answer.OBJECT),
+            self._endpoint(
+                "/health/detailed", self.detailed, "What works and what does not", Answer.OBJECT, fails=True
+            ),
+            self._endpoint("/health/ready", self.ready, "Whether the server can do its work", fails=True),
+            self._endpoint("/health/live", self.live, "Whether the process lives"),
         ]
+
+    def _endpoint(
+        self, path: str, handler: Handler, summary: str, answer: Answer = Answer.NOTHING, *, fails: bool = False
+    ) -> Endpoint:
+        failure = HTTPStatus.SERVICE_UNAVAILABLE if fails else None
+        return Endpoint("GET", path, Access.PUBLIC, handler, summary, answer=answer, failure=failure)
 
     async def health(self, _: Call[NoQuery, None]) -> Response:
         return json_response({"status": "ok"}, HTTPStatus.OK)

@@ -47,6 +47,7 @@ class IdentityRoutes:
                 self.create,
                 "Make an identity; it has no password yet",
                 body=CreateIdentityBody,
+                status=HTTPStatus.CREATED,
             ),
             Endpoint(
                 "PUT",

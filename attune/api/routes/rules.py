@@ -87,6 +87,7 @@ class RuleRoutes:
                 self.create,
                 "Make a rule",
                 body=CreateRuleBody,
+                status=HTTPStatus.CREATED,
             ),
             Endpoint("GET", path, read, self.show, "Show a rule"),
             Endpoint("PUT", path, update, self.update, "Change a rule", body=UpdateRuleBody, aliases=("PATCH",)),
