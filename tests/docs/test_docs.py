@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from attune.api import problems
 from attune.api.endpoints import Endpoint
@@ -13,9 +14,11 @@ from attune.cli.root import app
 from attune.cli.talk import Exit
 from attune.settings import sections
 from tests.api.routes import ENDPOINTS
-from tests.docs import commands, endpoints, routing
+from tests.docs import commands, endpoints, reference, routing
 
 ROOT = Path(__file__).resolve().parents[2]
+GLOSSARY = (ROOT / "docs" / "glossary.md").read_text()
+_ORDER = ("docs/quick-start.md", "docs/howto-home-server.md", "docs/reference/settings.md", "docs/architecture.md")
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("**/*.md")])
 
 
@@ -71,10 +74,75 @@ def test_every_setting_that_a_page_names_exists(page: Path) -> None:
             assert key in sections()[section].model_fields, f"{page.name} names {section}.{key}"
 
 
+@pytest.mark.parametrize("name", reference.PAGES)
+def test_a_page_of_the_reference_is_the_code(name: str) -> None:
+    written = (reference.FOLDER / name).read_text()
+    assert written == reference.PAGES[name](), "run: python -m tests.docs.reference"
+
+
+def test_the_reference_says_what_every_key_of_a_pack_means_and_nothing_of_others() -> None:
+    keys = [(file, key) for file, model in reference.FILES.items() for key in model.model_fields]
+    assert all(reference.meaning_of(file, key) for file, key in keys)
+    assert set(reference.KEYS) <= {f"{file} {key}" for file, key in keys} | {key for _, key in keys}
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_between_pages_lead_somewhere(page: Path) -> None:
-    for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
-        assert (page.parent / target).exists(), f"{page.name} links to {target}"
+    for target, anchor in re.findall(r"\]\((?!https?:)([^)#]*)(?:#([^)]+))?\)", page.read_text()):
+        aim = page.parent / target if target else page
+        assert aim.exists(), f"{page.name} links to {target}"
+        if anchor:
+            headings = re.findall(r"^#+ (.+)$", aim.read_text(), re.MULTILINE)
+            assert anchor in {heading.lower().replace(" ", "-") for heading in headings}, f"{page.name}: #{anchor}"
+
+
+def test_every_page_is_reached_from_the_readme() -> None:
+    reached, new = set[Path](), {ROOT / "README.md"}
+    while new:
+        page = new.pop()
+        reached.add(page)
+        linked = re.findall(r"\]\((?!https?:)([^)#]+\.md)", page.read_text())
+        new |= {(page.parent / target).resolve() for target in linked} - reached
+    assert reached >= set(PAGES)
+
+
+def test_the_readme_leads_on_from_quick_start_to_how_to_to_reference_to_explanation() -> None:
+    read_on = (ROOT / "README.md").read_text().partition("## Read on")[2]
+    places = [read_on.index(f"({page})") for page in _ORDER]
+    assert places == sorted(places)
+
+
+@pytest.mark.parametrize("word", re.findall(r"^\| \*\*(.+?)\*\*", GLOSSARY, re.MULTILINE))
+def test_the_glossary_has_a_word_once_in_its_order(word: str) -> None:
+    words = re.findall(r"^\| \*\*(.+?)\*\*", GLOSSARY, re.MULTILINE)
+    assert words.count(word) == 1
+    assert words == sorted(words)
+
+
+def test_the_tables_of_the_database_are_in_the_glossary() -> None:
+    words = set(re.findall(r"^\| \*\*(.+?)\*\*", GLOSSARY, re.MULTILINE))
+    assert {"action", "event", "enforcement", "execution", "identity", "pack", "rule", "trigger", "worker"} <= words
+
+
+def test_the_pack_of_the_how_to_has_no_problems(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "howto-home-server.md").read_text()
+    files = re.findall(r"^`/srv/attune/packs/(home/[^`]+)`[^\n]*:\n\n```\w+\n(.*?)```", page, re.MULTILINE | re.DOTALL)
+    for name, content in files:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
+    assert len(files) == 6
+    _checks_out(tmp_path / "home")
+
+
+def test_the_files_of_the_quick_start_have_no_problems(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "quick-start.md").read_text()
+    files = re.findall(r"^cat > (\S+) <<'END'\n(.*?)^END$", page, re.MULTILINE | re.DOTALL)
+    CliRunner().invoke(app, ["pack", "new", "mine", "--dir", str(tmp_path)], catch_exceptions=False)
+    for name, content in files:
+        (tmp_path / name).write_text(content)
+    assert len(files) == 3
+    _checks_out(tmp_path / "mine")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -91,6 +159,11 @@ def test_the_readme_has_its_two_lines() -> None:
     text = (ROOT / "README.md").read_text()
     assert "python3 -m venv .venv && .venv/bin/pip install . && .venv/bin/attune serve --demo" in text
     assert "python3 -m venv .venv && .venv/bin/pip install '.[test]' && .venv/bin/python -m pytest" in text
+
+
+def _checks_out(pack: Path) -> None:
+    checked = CliRunner().invoke(app, ["check", str(pack)], catch_exceptions=False)
+    assert checked.output == f"{pack}: no problems\n"
 
 
 def _commands() -> set[tuple[str, ...]]:
