@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,8 @@ from tests.server.running import ROOT, environment
 from tests.support.waiting import eventually
 
 DEPLOY = ROOT / "docs" / "deploy"
+_TEMPORARY = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+"""What nginx keeps where only root may write."""
 UNIT = (DEPLOY / "attune.service").read_text()
 
 
@@ -61,9 +64,13 @@ if shutil.which("nginx") and shutil.which("openssl"):
         site = (DEPLOY / "nginx.conf").read_text()
         site = re.sub(r"(ssl_certificate +)[^;]+", rf"\g<1>{certificate}", site)
         site = re.sub(r"(ssl_certificate_key +)[^;]+", rf"\g<1>{key}", site)
+        # The ports are root's, and may be taken.
+        numbers = count()
+        site = re.sub(r"listen \S*?(?:443|80)\b", lambda _: f"listen unix:{folder}/{next(numbers)}", site)
+        kept = "".join(f"{kind}_temp_path {folder}/{kind};\n" for kind in _TEMPORARY)
         whole = folder / "nginx.conf"
-        whole.write_text(f"error_log stderr;\npid {folder}/pid;\nevents {{}}\nhttp {{\naccess_log off;\n{site}}}\n")
-        told = _run(["nginx", "-t", "-q", "-p", str(folder), "-c", str(whole)], folder)
+        whole.write_text(f"pid {folder}/pid;\nevents {{}}\nhttp {{\naccess_log off;\n{kept}{site}}}\n")
+        told = _run(["nginx", "-t", "-q", "-e", "stderr", "-p", str(folder), "-c", str(whole)], folder)
         assert told.returncode == 0, told.stderr
         assert "[warn]" not in told.stderr
 
