@@ -283,21 +283,27 @@ async def _engine(
         logs=Logs(installation.execution_logs),
         ownership=ownership,
     )
-    await engine.prepare(_pack_folders(settings))
+    await engine.prepare(_bundled(), _watched(settings, installation))
     await engine.switch_rule(DEMO_RULE, enabled=demo)
     return engine
 
 
-def _pack_folders(settings: Settings) -> list[Path]:
-    """The bundled packs, the core first, and those in the folders that the settings name."""
+def _bundled() -> list[Path]:
+    """The packs that Attune brings along, the core first."""
     bundled = Path(__file__).resolve().parent / "bundled"
-    folders = [bundled / "core", bundled / "hello"]
-    for name in settings.packs.dirs:
-        parent = Path(name).expanduser().absolute()
+    return [bundled / "core", bundled / "hello"]
+
+
+def _watched(settings: Settings, installation: Installation) -> list[Path]:
+    """The folders of packs that the settings name, or else the one in the data directory."""
+    if not settings.packs.dirs:
+        installation.packs.mkdir(mode=0o700, exist_ok=True)
+        return [installation.packs]
+    parents = [Path(name).expanduser().absolute() for name in settings.packs.dirs]
+    for parent in parents:
         if not parent.is_dir():
             raise StartError(f"packs.dirs: there is no folder {parent}.")
-        folders.extend(sorted(path.parent for path in parent.glob("*/pack.yaml")))
-    return folders
+    return parents
 
 
 async def _application(
@@ -321,13 +327,15 @@ async def _application(
         HealthRoutes(_checks(database, ownership)),
         AuthRoutes(identities),
         IdentityRoutes(identities),
-        CatalogRoutes(database),
+        CatalogRoutes(database, engine.installer),
         RuleRoutes(database, engine.rules, definitions),
         EventRoutes(database, definitions, engine.ingest, clock),
         EnforcementRoutes(database, definitions),
         ExecutionRoutes(database, definitions, engine.requests, engine.waiters, Logs(installation.execution_logs)),
         BusRoutes(engine.bus),
-        SystemRoutes(about, engine.bus, clock, lambda: engine.worker.running, lambda: engine.timers.waiting),
+        SystemRoutes(
+            about, engine.bus, clock, lambda: engine.worker.running, lambda: engine.timers.waiting, engine.folders
+        ),
     )
     endpoints = described(
         [endpoint for one in routes for endpoint in one.endpoints()], public_url=settings.server.public_url

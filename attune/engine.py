@@ -9,7 +9,6 @@ import anyio
 import structlog
 
 from attune.base.clock import Clock
-from attune.base.errors import BadInput
 from attune.bus.bus import Bus
 from attune.bus.consumers import Consumer, ConsumerLoop
 from attune.bus.listeners import Listener, ListenerLoop
@@ -25,8 +24,8 @@ from attune.bus.messages import (
 from attune.bus.topology import Topology, check
 from attune.bus.transaction import Transaction
 from attune.bus.upkeep import Sweep, TraceDays
-from attune.catalog import queries as catalog
 from attune.catalog.definitions import Definitions
+from attune.catalog.folders import PackFolders
 from attune.catalog.install import Installer
 from attune.catalog.rules import Rules
 from attune.database.group_commit import GroupCommit
@@ -89,6 +88,7 @@ class Engine:
             clock=clock,
         )
         self._settings = settings
+        self._clock = clock
         self._ownership = ownership
         self._trace_days = TraceDays(self.bus, settings.bus.trace_days)
         self._sweep = Sweep(self.bus)
@@ -149,16 +149,12 @@ class Engine:
             Listener("attune.rules.matcher.queue", RuleChanged, "rule cache", cache.hear),
         ]
 
-    async def prepare(self, packs: Sequence[Path]) -> None:
-        """Bring the database to where the pipeline can begin: partitions, packs, and the remains of an earlier boot."""
+    async def prepare(self, packs: Sequence[Path], watched: Sequence[Path] = ()) -> None:
+        """Bring the database to where the pipeline can begin: partitions, packs, and the remains of an earlier boot.
+        `packs` are folders of packs, `watched` such that hold some and are read again when they change."""
         await self._trace_days.once()
-        for directory in packs:
-            try:
-                await self.installer.install(directory)
-            except BadInput as error:
-                log.error(  # noqa: TRY400 - it is the pack that is wrong, and the problems say where
-                    "a pack is not loaded", folder=str(directory), problems=[str(one) for one in error.problems]
-                )
+        self.folders = PackFolders(self.database, self.installer, self.definitions, self._clock, packs, watched)
+        await self.folders.read()
         recovered = await recover(self.bus)
         if recovered.abandoned or recovered.cancelled:
             log.warning(
@@ -166,8 +162,6 @@ class Engine:
                 abandoned=recovered.abandoned,
                 cancelled=recovered.cancelled,
             )
-        async with self.database.acquire() as connection:
-            await self.definitions.follow(connection, await catalog.current_version(connection))
         await self.bus.wake_for_retries()
 
     async def switch_rule(self, ref: str, *, enabled: bool) -> None:
@@ -187,6 +181,7 @@ class Engine:
                     for loop in self._loops:
                         taking.start_soon(loop.run)
                     taking.start_soon(self._fire_timers)
+                    taking.start_soon(self._watch_packs)
                     taking.start_soon(self._sweep.run)
                     taking.start_soon(self._trace_days.run)
                     try:
@@ -201,6 +196,10 @@ class Engine:
     async def _fire_timers(self) -> None:
         await self._ownership.held()
         await self.timers.run()
+
+    async def _watch_packs(self) -> None:
+        await self._ownership.held()
+        await self.folders.watch()
 
     async def _drain(self) -> None:
         """Wait for what runs, then end it."""

@@ -136,7 +136,11 @@ class Worker(_Section):
 
 
 class Packs(_Section):
-    dirs: list[str] = Field([], description="Folders whose sub-folders are packs. They are read when Attune starts.")
+    dirs: list[str] = Field(
+        [],
+        description="Folders whose sub-folders are packs. They are read when Attune starts, and again when something "
+        "in them changes. Empty: the folder packs in the data directory.",
+    )
 
 
 class Settings(BaseSettings):

@@ -47,7 +47,7 @@ def _pack_problems(directory: Path, library: Library, now: datetime) -> Iterable
 def _action_problems(pack: PackFolder) -> Iterator[Problem]:
     for action in pack.actions:
         if action.runner_type != "builtin":
-            yield from script_problems(pack.directory / "actions" / action.entry_point, action.runner_type)
+            yield from script_problems(pack.directory / "actions" / action.entry_point, action.runner_type or "shell")
 
 
 def _rule_problems(pack: PackFolder, library: Library, now: datetime) -> Iterator[Problem]:

@@ -7,7 +7,7 @@ from attune.base.errors import Problem
 from attune.base.expressions import Expression, compile_expression
 from attune.base.json import Json, JsonObject, pointer
 from attune.base.schema import parameters, to_json_schema
-from attune.catalog.files import PackFile
+from attune.catalog.formats import PackFile
 from attune.catalog.model import Trigger
 from attune.catalog.queries import RuleSpec
 from attune.rules.evaluation import expressions

@@ -7,7 +7,8 @@ from functools import cache
 from pathlib import Path
 
 from attune.base.errors import BadInput, NotFound, Problem
-from attune.catalog.files import RUNNERS, ActionFile, PackFolder, RuleFile, TriggerFile, read_pack
+from attune.catalog.files import PackFolder, read_pack
+from attune.catalog.formats import ActionFile, RuleFile, TriggerFile
 from attune.catalog.model import Action, Rule, Trigger
 from attune.catalog.queries import RuleSpec
 
@@ -126,7 +127,7 @@ def _action(file: ActionFile, pack: PackFolder) -> Action:
         pack=1,
         pack_ref=pack.pack.ref,
         entrypoint=file.entry_point,
-        runtime_ref=RUNNERS[file.runner_type],
+        runtime_ref=file.runtime,
         param_schema=file.parameters,
         out_schema=file.output,
         output_format=file.output_format,

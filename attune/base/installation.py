@@ -60,6 +60,11 @@ class Installation:
         return self.data / "logs" / "executions"
 
     @property
+    def packs(self) -> Path:
+        """Where packs are looked for, unless settings name other folders."""
+        return self.data / "packs"
+
+    @property
     def artifacts(self) -> Path:
         return self.data / "artifacts"
 

@@ -36,7 +36,7 @@ def check_schema(schema: Json, where: str = "") -> list[Problem]:
     """What is wrong with a parameter schema, with JSON Pointers below `where`; nothing if it can be used."""
     if not isinstance(schema, dict):
         return [Problem(where, "a schema is a map of parameter names")]
-    is_flat = not _is_json_schema(schema)
+    is_flat = not is_json_schema(schema)
     place = where if is_flat else f"{where}/properties"
     problems = [
         problem
@@ -151,7 +151,7 @@ def secret_names(schema: JsonObject) -> frozenset[str]:
 
 def to_json_schema(schema: JsonObject, *, closed: bool) -> JsonObject:
     """The JSON Schema of a parameter schema."""
-    if _is_json_schema(schema):
+    if is_json_schema(schema):
         return schema
     properties: JsonObject = {}
     required: list[Json] = []
@@ -164,13 +164,14 @@ def to_json_schema(schema: JsonObject, *, closed: bool) -> JsonObject:
     return {"type": "object", "properties": properties, "required": required, "additionalProperties": not closed}
 
 
-def _is_json_schema(schema: JsonObject) -> bool:
+def is_json_schema(schema: JsonObject) -> bool:
+    """Whether a schema is one as a whole, and no flat map of parameters."""
     return schema.get("type") == "object" and isinstance(schema.get("properties"), dict)
 
 
 def parameters(schema: JsonObject) -> JsonObject:
     """The parameters that a schema describes, with what it says of each."""
-    if not _is_json_schema(schema):
+    if not is_json_schema(schema):
         return schema
     properties = schema["properties"]
     assert isinstance(properties, dict)

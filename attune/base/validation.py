@@ -18,7 +18,7 @@ def problems_of(error: ValidationError, model: type[BaseModel], where: str = "")
 
 def _explain(kind: str, message: str, place: tuple[str | int, ...], model: type[BaseModel]) -> str:
     if kind == "extra_forbidden":
-        known = list(model.model_fields) if len(place) == 1 else []
+        known = [*model.model_fields, *getattr(model, "short", ())] if len(place) == 1 else []
         close = get_close_matches(str(place[-1]), known, n=1)
         if close:
             return f"is unknown; did you mean {close[0]!r}?"

@@ -83,7 +83,7 @@ class Definitions:
             if self.version < 0:
                 await self._load(connection)
             elif version > self.version:
-                await self._catch_up(connection)
+                await self._catch_up(connection, version)
 
     async def _load(self, connection: Connection) -> None:
         kinds: tuple[Kind, ...] = ("pack", "trigger", "action", "rule")
@@ -98,8 +98,8 @@ class Definitions:
                     self._put(kind, definition.id, definition)
         self.version = version
 
-    async def _catch_up(self, connection: Connection) -> None:
-        newest = self.version
+    async def _catch_up(self, connection: Connection, newest: int) -> None:
+        # A version may have come without a change: a pack was read again, and says the same.
         for version, kind, entity, definition in await queries.changes_since(connection, self.version):
             self._put(kind, entity, definition)
             newest = max(newest, version)

@@ -15,6 +15,7 @@ class Runtime(StrEnum):
     BUILTIN = "core.builtin"
     SHELL = "core.shell"
     PYTHON = "core.python"
+    NATIVE = "core.native"
 
 
 class OutputFormat(StrEnum):

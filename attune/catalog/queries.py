@@ -1,13 +1,15 @@
 """The statements on `attune.pack`, `attune.trigger`, `attune.action`, `attune.rule` and `attune.revision`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Literal
 
 from attune.base.json import Json, JsonObject, dumps, loads
-from attune.catalog.files import RUNNERS, ActionFile, PackFolder, TriggerFile
+from attune.catalog.files import PackFolder
+from attune.catalog.formats import ActionFile, TriggerFile
 from attune.catalog.model import Action, Definition, Pack, Rule, Trigger
+from attune.catalog.sources import Source
 from attune.database.paging import Page, Where, Window, fetch_page
 from attune.database.pool import Connection, Row
 
@@ -217,20 +219,26 @@ async def installed(connection: Connection, directory: str, checksum: str) -> st
     return ref
 
 
-async def upsert_pack(connection: Connection, folder: PackFolder, now: datetime) -> int:
-    """The id of the pack, which is now what its folder says."""
+async def upsert_pack(connection: Connection, folder: PackFolder, now: datetime) -> tuple[int, bool]:
+    """The id of the pack, which is now what its folder says, and whether it was not before."""
     pack = folder.pack
-    pack_id: int = await connection.fetchval(
+    changed = await connection.fetchval(
         """
-        INSERT INTO attune.pack (ref, label, description, version, conf_schema, config, meta, tags, runtime_deps,
-                                 dependencies, is_standard, storage_path, checksum, created, updated)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $14)
+        INSERT INTO attune.pack AS known (ref, label, description, version, conf_schema, config, meta, tags,
+                                          runtime_deps, dependencies, is_standard, storage_path, checksum, created,
+                                          updated)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, '', $13, $13)
             ON CONFLICT (ref) DO UPDATE
            SET label = excluded.label, description = excluded.description, version = excluded.version,
                conf_schema = excluded.conf_schema, config = excluded.config, meta = excluded.meta, tags = excluded.tags,
                runtime_deps = excluded.runtime_deps, dependencies = excluded.dependencies,
-               is_standard = excluded.is_standard, storage_path = excluded.storage_path, checksum = excluded.checksum,
-               updated = excluded.updated
+               is_standard = excluded.is_standard, storage_path = excluded.storage_path, updated = excluded.updated
+         WHERE (known.label, known.description, known.version, known.conf_schema, known.config, known.meta, known.tags,
+                known.runtime_deps, known.dependencies, known.is_standard, known.storage_path)
+               IS DISTINCT FROM
+               (excluded.label, excluded.description, excluded.version, excluded.conf_schema, excluded.config,
+                excluded.meta, excluded.tags, excluded.runtime_deps, excluded.dependencies, excluded.is_standard,
+                excluded.storage_path)
         RETURNING id
         """,
         pack.ref,
@@ -245,23 +253,31 @@ async def upsert_pack(connection: Connection, folder: PackFolder, now: datetime)
         pack.dependencies,
         pack.system,
         str(folder.directory),
-        folder.checksum,
         now,
     )
-    return pack_id
+    pack_id: int = await connection.fetchval(
+        "UPDATE attune.pack SET checksum = $2 WHERE ref = $1 RETURNING id", pack.ref, folder.checksum
+    )
+    return pack_id, changed is not None
 
 
-async def upsert_trigger(connection: Connection, trigger: TriggerFile, pack: int, pack_ref: str, now: datetime) -> int:
-    """The id of the trigger, which is now what its file says."""
-    trigger_id: int = await connection.fetchval(
+async def upsert_trigger(
+    connection: Connection, trigger: TriggerFile, pack: int, pack_ref: str, now: datetime
+) -> int | None:
+    """The id of the trigger, which is now what its file says; None if it was so before."""
+    trigger_id: int | None = await connection.fetchval(
         """
-        INSERT INTO attune.trigger (ref, pack, pack_ref, label, description, enabled, param_schema, out_schema, created,
-                                    updated)
+        INSERT INTO attune.trigger AS known (ref, pack, pack_ref, label, description, enabled, param_schema, out_schema,
+                                             created, updated)
         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $9)
             ON CONFLICT (ref) DO UPDATE
            SET pack = excluded.pack, pack_ref = excluded.pack_ref, label = excluded.label,
                description = excluded.description, enabled = excluded.enabled, param_schema = excluded.param_schema,
                out_schema = excluded.out_schema, updated = excluded.updated
+         WHERE (known.pack, known.label, known.description, known.enabled, known.param_schema, known.out_schema)
+               IS DISTINCT FROM
+               (excluded.pack, excluded.label, excluded.description, excluded.enabled, excluded.param_schema,
+                excluded.out_schema)
         RETURNING id
         """,
         trigger.ref,
@@ -277,12 +293,14 @@ async def upsert_trigger(connection: Connection, trigger: TriggerFile, pack: int
     return trigger_id
 
 
-async def upsert_action(connection: Connection, action: ActionFile, pack: int, pack_ref: str, now: datetime) -> int:
-    """The id of the action, which is now what its file says."""
-    action_id: int = await connection.fetchval(
+async def upsert_action(
+    connection: Connection, action: ActionFile, pack: int, pack_ref: str, now: datetime
+) -> int | None:
+    """The id of the action, which is now what its file says; None if it was so before."""
+    action_id: int | None = await connection.fetchval(
         """
-        INSERT INTO attune.action (ref, pack, pack_ref, label, description, entrypoint, runtime_ref, param_schema,
-                                   out_schema, output_format, timeout_seconds, created, updated)
+        INSERT INTO attune.action AS known (ref, pack, pack_ref, label, description, entrypoint, runtime_ref,
+                                            param_schema, out_schema, output_format, timeout_seconds, created, updated)
         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $12)
             ON CONFLICT (ref) DO UPDATE
            SET pack = excluded.pack, pack_ref = excluded.pack_ref, label = excluded.label,
@@ -290,6 +308,11 @@ async def upsert_action(connection: Connection, action: ActionFile, pack: int, p
                runtime_ref = excluded.runtime_ref, param_schema = excluded.param_schema,
                out_schema = excluded.out_schema, output_format = excluded.output_format,
                timeout_seconds = excluded.timeout_seconds, updated = excluded.updated
+         WHERE (known.pack, known.label, known.description, known.entrypoint, known.runtime_ref, known.param_schema,
+                known.out_schema, known.output_format, known.timeout_seconds)
+               IS DISTINCT FROM
+               (excluded.pack, excluded.label, excluded.description, excluded.entrypoint, excluded.runtime_ref,
+                excluded.param_schema, excluded.out_schema, excluded.output_format, excluded.timeout_seconds)
         RETURNING id
         """,
         action.ref,
@@ -298,7 +321,7 @@ async def upsert_action(connection: Connection, action: ActionFile, pack: int, p
         action.label,
         action.description,
         action.entry_point,
-        RUNNERS[action.runner_type].value,
+        action.runtime.value,
         dumps(action.parameters),
         dumps(action.output),
         action.output_format.value,
@@ -306,6 +329,97 @@ async def upsert_action(connection: Connection, action: ActionFile, pack: int, p
         now,
     )
     return action_id
+
+
+async def keep_files(
+    connection: Connection, pack: int, sources: Sequence[Source], described: Mapping[str, str]
+) -> None:
+    """Keep the files of a pack in place of those that were kept; `described` are the refs of what they describe."""
+    paths = [source.path for source in sources]
+    await connection.execute("DELETE FROM attune.pack_file WHERE pack = $1 AND path <> ALL($2::text[])", pack, paths)
+    await connection.execute(
+        """
+        INSERT INTO attune.pack_file AS known (pack, path, content, executable, ref)
+        SELECT $1, * FROM unnest($2::text[], $3::bytea[], $4::boolean[], $5::text[])
+            ON CONFLICT (pack, path) DO UPDATE
+           SET content = excluded.content, executable = excluded.executable, ref = excluded.ref
+         WHERE (known.content, known.executable, known.ref)
+               IS DISTINCT FROM (excluded.content, excluded.executable, excluded.ref)
+        """,
+        pack,
+        paths,
+        [source.content for source in sources],
+        [source.executable for source in sources],
+        [described.get(path) for path in paths],
+    )
+
+
+async def files_of(connection: Connection, pack_ref: str) -> list[Source]:
+    """The files that are kept of a pack."""
+    rows = await connection.fetch(
+        """
+        SELECT path, content, executable
+          FROM attune.pack_file WHERE pack = (SELECT id FROM attune.pack WHERE ref = $1)
+         ORDER BY path
+        """,
+        pack_ref,
+    )
+    return [Source(row["path"], row["content"], row["executable"]) for row in rows]
+
+
+async def file_of(connection: Connection, kind: Kind, ref: str) -> tuple[str, bytes] | None:
+    """Where the file lies that describes something, and what it says; None if no file does."""
+    row = await connection.fetchrow(
+        """
+        SELECT pack.storage_path || '/' || file.path AS path, content
+          FROM attune.pack_file AS file JOIN attune.pack ON pack.id = file.pack
+         WHERE CASE $1::text WHEN 'pack' THEN pack.ref = $2 AND file.path = 'pack.yaml'
+                             ELSE file.ref = $2 AND starts_with(file.path, $1 || 's/') END
+        """,
+        kind,
+        ref,
+    )
+    return None if row is None else (row["path"], row["content"])
+
+
+async def pack_folders(connection: Connection) -> dict[str, str]:
+    """The folder that each pack was read from, by ref; without those of which only rules of people are left."""
+    rows = await connection.fetch("SELECT ref, storage_path FROM attune.pack WHERE checksum <> '' ORDER BY ref")
+    return {row["ref"]: row["storage_path"] for row in rows}
+
+
+async def delete_pack(connection: Connection, ref: str) -> int | None:
+    """Delete a pack that has nothing in it any more. Its id; None when people have made rules in it, and then only its
+    files are forgotten."""
+    pack_id: int | None = await connection.fetchval(
+        "DELETE FROM attune.pack WHERE ref = $1 AND NOT EXISTS (SELECT FROM attune.rule WHERE pack_ref = $1) "
+        "RETURNING id",
+        ref,
+    )
+    if pack_id is None:
+        await connection.execute(
+            "DELETE FROM attune.pack_file WHERE pack = (SELECT id FROM attune.pack WHERE ref = $1)", ref
+        )
+        await connection.execute("UPDATE attune.pack SET checksum = '' WHERE ref = $1", ref)
+    return pack_id
+
+
+async def enabled_in_files(connection: Connection, pack_ref: str) -> dict[str, bool | None]:
+    """What the files of the rules of a pack said of `enabled` when they were read last, by ref."""
+    rows = await connection.fetch(
+        "SELECT ref, enabled_in_file FROM attune.rule WHERE pack_ref = $1 AND NOT is_adhoc", pack_ref
+    )
+    return {row["ref"]: row["enabled_in_file"] for row in rows}
+
+
+async def note_enabled_in_file(connection: Connection, rule_id: int, enabled: bool) -> None:
+    """Remember what the file of a rule says of `enabled`."""
+    await connection.execute("UPDATE attune.rule SET enabled_in_file = $2 WHERE id = $1", rule_id, enabled)
+
+
+async def all_refs(connection: Connection, kind: Kind) -> list[str]:
+    """The refs of all definitions of a kind."""
+    return [row["ref"] for row in await connection.fetch(f"SELECT ref FROM attune.{kind} ORDER BY ref")]
 
 
 async def components_of(connection: Connection, kind: Kind, pack_ref: str) -> dict[str, int]:

@@ -14,8 +14,9 @@ from attune.bus.messages import Cause, Change, RuleChanged
 from attune.bus.transaction import Transaction
 from attune.catalog import queries
 from attune.catalog.model import Action, Rule, Trigger
-from attune.catalog.queries import RuleSpec
+from attune.catalog.queries import Kind, RuleSpec
 from attune.database.ids import uuid7
+from attune.database.pool import Connection
 
 
 class Extension(Protocol):
@@ -58,7 +59,7 @@ class Rules:
             version = await queries.raise_version(transaction.connection)
             before = await self._locked(transaction, ref)
             if not before.is_adhoc and changes.keys() - {"enabled"}:
-                raise _belongs_to_pack(before)
+                raise await _belongs_to_pack(transaction, before)
             spec = replace(spec_of(before), **changes)
             if changes == {"enabled": False}:
                 # However broken it has become meanwhile: whoever wants it to be quiet gets that.
@@ -71,7 +72,7 @@ class Rules:
             version = await queries.raise_version(transaction.connection)
             rule = await self._locked(transaction, ref)
             if not rule.is_adhoc:
-                raise _belongs_to_pack(rule)
+                raise await _belongs_to_pack(transaction, rule)
             await self.delete_in(transaction, version, rule)
 
     async def create_in(
@@ -90,6 +91,8 @@ class Rules:
     async def update_in(self, transaction: Transaction, version: int, before: Rule, spec: RuleSpec) -> Saved:
         """Change a rule, whose row is locked, in a transaction that has raised the version."""
         await self._check(transaction, spec)
+        if spec == spec_of(before):
+            return Saved(before, ())
         return await self._write(transaction, version, before, spec)
 
     async def _write(self, transaction: Transaction, version: int, before: Rule, spec: RuleSpec) -> Saved:
@@ -171,8 +174,12 @@ def _kind_of(before: Rule, after: Rule) -> Change:
     return Change.ENABLED if after.enabled else Change.DISABLED
 
 
-def _belongs_to_pack(rule: Rule) -> Conflict:
-    return Conflict(
-        f"The rule {rule.ref} belongs to the pack {rule.pack_ref}: change its file there. "
-        "Over HTTP it can be enabled and disabled."
-    )
+async def _belongs_to_pack(transaction: Transaction, rule: Rule) -> Conflict:
+    return await read_only(transaction.connection, "rule", rule.ref, "Over HTTP it can be enabled and disabled.")
+
+
+async def read_only(connection: Connection, kind: Kind, ref: str, hint: str = "") -> Conflict:
+    """What is said to those who would change over HTTP what comes from a file."""
+    file = await queries.file_of(connection, kind, ref)
+    where = file[0] if file else "a pack"
+    return Conflict(f"The {kind} {ref} comes from {where}: change it there. {hint}".strip())

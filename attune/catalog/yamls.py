@@ -1,6 +1,7 @@
 """YAML files with the line of every key, so that an error can say where."""
 
 import stat
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, NoReturn, TypeVar
 
@@ -8,12 +9,12 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from attune.base.errors import BadInput, Problem
-from attune.base.json import Json, pointer, unstorable
+from attune.base.json import Json, JsonObject, pointer, unstorable
 from attune.base.validation import problems_of
 
 Model = TypeVar("Model", bound=BaseModel)
 
-_MAX_BYTES = 1_000_000
+MAX_BYTES = 1_000_000
 _MAX_VALUES = 100_000
 _MAX_DEPTH = 100
 _PLAIN_TAGS = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
@@ -26,12 +27,31 @@ class YamlError(BadInput):
     code = "BAD_FILE"
 
 
+@dataclass(frozen=True, slots=True)
+class FileProblem(Problem):
+    """A problem with its place in a file. `key` is the dotted way to what is wrong, empty for the whole file."""
+
+    file: Path
+    line: int
+    key: str
+    detail: str
+
+    @classmethod
+    def at(cls, file: Path, line: int, key: str, detail: str) -> "FileProblem":
+        """The problem, in words as well."""
+        return cls(f"{file}:{line}", f"{key}: {detail}" if key else detail, file, line, key, detail)
+
+
 class YamlFile(Generic[Model]):
     """What a file says, as `content`, and where it says so."""
 
-    def __init__(self, path: Path, model: type[Model]) -> None:
-        """Raises YamlError with file, line, key and what was expected."""
+    def __init__(self, path: Path, model: type[Model], text: bytes | None = None) -> None:
+        """`text` is what the file holds, if it was read already. Raises YamlError with file, line, key and what was
+        expected."""
         self.path = path
+        self._text = text
+        self._short: dict[str, str] = getattr(model, "short", {})
+        self._written: dict[str, str] = {}
         self._lines: dict[str, int] = {"": 1}
         self._values = 0
         # Turns scalars into values; of a document's structure this class takes care itself.
@@ -40,6 +60,7 @@ class YamlFile(Generic[Model]):
         value: Json = None if node is None else self._value(node, ())
         if not isinstance(value, dict):
             self._refuse("", f"expected a map with keys such as {', '.join(list(model.model_fields)[:3])}")
+        self._spell_out(value)
         unusable = [self.problem(problem.where, problem.what) for problem in unstorable(value)]
         if unusable:
             raise YamlError(f"{path} is wrong.", unusable)
@@ -49,19 +70,33 @@ class YamlFile(Generic[Model]):
             problems = [self.problem(problem.where, problem.what) for problem in problems_of(error, model)]
             raise YamlError(f"{path} is wrong.", problems) from error
 
-    def problem(self, where: str, what: str) -> Problem:
+    def problem(self, where: str, what: str) -> FileProblem:
         """A problem at a JSON Pointer, with the line of the nearest key around it."""
-        key = where.removeprefix("/").replace("/", ".")
+        first, *rest = where.removeprefix("/").split("/")
+        key = ".".join([self._written.get(first, first), *rest])
         while where not in self._lines:
             where = where.rpartition("/")[0]
-        return Problem(f"{self.path}:{self._lines[where]}", f"{key}: {what}" if key else what)
+        return FileProblem.at(self.path, self._lines[where], key, what)
+
+    def _spell_out(self, value: JsonObject) -> None:
+        """Put what stands under a short key under the long one."""
+        for short, long in self._short.items():
+            if short not in value:
+                # Who is told that it is missing is told the short one.
+                self._written |= {long: short} if long not in value else {}
+                continue
+            if long in value:
+                self._refuse(pointer((short,)), f"says the same as {long}; leave one of them out")
+            value[long] = value.pop(short)
+            self._written[long] = short
+            self._lines[pointer((long,))] = self._lines[pointer((short,))]
 
     def _refuse(self, where: str, what: str) -> NoReturn:
         raise YamlError(f"{self.path} is wrong.", [self.problem(where, what)])
 
     def _compose(self) -> yaml.Node | None:
         try:
-            text = content_of(self.path).decode()
+            text = (content_of(self.path) if self._text is None else self._text).decode()
         except UnicodeDecodeError as error:
             self._refuse("", f"is not UTF-8: {error.reason} at byte {error.start}")
         try:
@@ -122,10 +157,10 @@ def content_of(path: Path) -> bytes:
         found = path.stat()
         if not stat.S_ISREG(found.st_mode):
             what = "is no file"
-        elif found.st_size > _MAX_BYTES:
-            what = f"is larger than {_MAX_BYTES:,} bytes"
+        elif found.st_size > MAX_BYTES:
+            what = f"is larger than {MAX_BYTES:,} bytes"
         else:
             return path.read_bytes()
     except OSError as error:
         what = f"cannot be read: {error.strerror}"
-    raise YamlError(f"{path} is wrong.", [Problem(f"{path}:1", what)])
+    raise YamlError(f"{path} is wrong.", [FileProblem.at(path, 1, "", what)])

@@ -93,7 +93,9 @@ def script_path(action: Action, pack: Pack) -> Path | None:
 
 
 def interpreter(runtime: Runtime) -> list[str]:
-    """The command that runs a script of a runtime."""
+    """The command that runs a script of a runtime; empty for one that runs itself."""
     if runtime is Runtime.PYTHON:
         return [sys.executable, "-u", str(_START)]
+    if runtime is Runtime.NATIVE:
+        return []
     return [shutil.which("bash") or "/bin/sh"]

@@ -1,11 +1,13 @@
 """What is wrong with the files of a pack is told with file, line and key: all of it, and nothing is loaded."""
 
+import os
 from itertools import count
 from pathlib import Path
 
 import pytest
 
-from attune.catalog.files import checksum, read_pack
+from attune.catalog.files import checksum, read_pack, read_rule
+from attune.catalog.sources import read_sources
 from attune.catalog.yamls import YamlError
 from tests.support.engines import pack
 
@@ -62,7 +64,8 @@ def problems_of(folder: Path, files: dict[str, str], ref: str = "shop") -> list[
         ("pack.yaml", "ref: shop\nname: Shop\nlabel: Shop\nversion: 1.0.0\n", "pack.yaml:2: name: is unknown; "),
         ("pack.yaml", "ref: shop\nlabel: Shop\nversion: 1.0.0\nconfig_schema: {}\n", "pack.yaml:4: config_schema: is"),
         # A type, a bound, a choice.
-        ("triggers/sold.yaml", "ref: shop.sold\n", "triggers/sold.yaml:1: label: is required"),
+        ("rules/a.yaml", "trigger: sold\n", "rules/a.yaml:1: action: is required"),
+        ("actions/pay.yaml", "ref: shop.pay\n", "actions/pay.yaml:1: entry_point: is required"),
         ("triggers/sold.yaml", "ref: shop.sold\nlabel: 3\n", "triggers/sold.yaml:2: label: should be a valid string"),
         ("triggers/sold.yaml", f"{TRIGGER}enabled: 'yes'\n", "triggers/sold.yaml:3: enabled: should be a valid bool"),
         ("pack.yaml", "ref: shop\nlabel: Shop\nversion: 1.0\n", "pack.yaml:3: version: should be a valid string"),
@@ -71,7 +74,37 @@ def problems_of(folder: Path, files: dict[str, str], ref: str = "shop") -> list[
         ("actions/pay.yaml", f"{ACTION}output_format: xml\n", "actions/pay.yaml:4: output_format: should be 'text', "),
         # Refs.
         ("pack.yaml", "ref: Shop\nlabel: Shop\nversion: 1.0.0\n", "pack.yaml:1: ref: 'Shop' is no pack ref: lower"),
-        ("triggers/a.yaml", "ref: sold\nlabel: Sold\n", "triggers/a.yaml:1: ref: 'sold' must be shop.name"),
+        ("triggers/a.yaml", "ref: Sold\nlabel: Sold\n", "triggers/a.yaml:1: ref: 'shop.Sold' must be shop.name"),
+        # Without one, the name of the file makes it.
+        ("triggers/So ld.yaml", "label: Sold\n", "triggers/So ld.yaml:1: ref: 'shop.So ld' must be shop.name"),
+        # Short forms.
+        ("rules/a.yaml", f"{RULE}trigger: sold\n", "rules/a.yaml:5: trigger: says the same as trigger_ref; leave one "),
+        (
+            "rules/a.yaml",
+            "acton: x\ntrigger: sold\naction: pay\n",
+            "rules/a.yaml:1: acton: is unknown; did you mean 'a",
+        ),
+        ("rules/a.yaml", "trigger: 3\naction: pay\n", "rules/a.yaml:1: trigger: should be a valid string"),
+        (
+            "actions/pay.yaml",
+            "entry_point: pay.sh\nparameters:\n  name: strng\n",
+            "actions/pay.yaml:3: parameters.name: expected a type or a map like {type: string}; 'strng' is no type; di",
+        ),
+        (
+            "triggers/a.yaml",
+            "output: {a: 3}\n",
+            "triggers/a.yaml:1: output.a: expected a type or a map like {type: str",
+        ),
+        (
+            "actions/pay.yaml",
+            "entry_point: pay.rb\n",
+            "actions/pay.yaml:1: entry_point: nothing says what runs it: add",
+        ),
+        (
+            "actions/pay.yaml",
+            "entry_point: pay.sh\nrunner_type: native\n",
+            "actions/pay.yaml:2: runner_type: native needs a file that can be run: chmod +x ",
+        ),
         ("triggers/a.yaml", "ref: shop.a.b\nlabel: Sold\n", "triggers/a.yaml:1: ref: 'shop.a.b' must be shop.name"),
         ("triggers/a.yaml", "ref: shop.Sold\nlabel: Sold\n", "triggers/a.yaml:1: ref: 'shop.Sold' must be shop.name"),
         ("triggers/a.yaml", "ref: other.sold\nlabel: Sold\n", "triggers/a.yaml:1: ref: 'other.sold' must be shop.name"),
@@ -105,14 +138,14 @@ def problems_of(folder: Path, files: dict[str, str], ref: str = "shop") -> list[
     ids=count(1),
 )
 def test_a_broken_file_is_told_with_line_and_key(tmp_path: Path, name: str, content: str, problem: str) -> None:
-    (found,) = problems_of(tmp_path, {"actions/pay.sh": "", name: content})
+    (found,) = problems_of(tmp_path, {"actions/pay.sh": "", "actions/pay.rb": "", name: content})
     assert found.startswith(problem), found
 
 
 def test_t78_all_problems_of_all_files_are_told_at_once(tmp_path: Path) -> None:
     files = {
         "pack.yaml": "ref: shop\nlabel: Shop\nversion: 1.0.0\nconf_schema: {a: 1}\n",
-        "triggers/a.yaml": "ref: shop.a\n",
+        "triggers/a.yaml": "lable: A\n",
         "triggers/b.yaml": TRIGGER,
         "triggers/c.yaml": TRIGGER,
         "actions/pay.yaml": ACTION,
@@ -138,7 +171,8 @@ def test_a_file_that_is_not_utf_8_is_told(tmp_path: Path) -> None:
 def test_a_folder_without_a_pack_is_told(tmp_path: Path) -> None:
     with pytest.raises(YamlError) as caught:
         read_pack(tmp_path)
-    assert str(caught.value.problems[0]) == f"{tmp_path}/pack.yaml:1: cannot be read: No such file or directory"
+    what = "there is no such file: make one that says `ref: name`"
+    assert [str(problem) for problem in caught.value.problems] == [f"{tmp_path}/pack.yaml:1: {what}"]
 
 
 def test_the_values_of_a_file_are_what_its_author_meant(tmp_path: Path) -> None:
@@ -204,11 +238,80 @@ def test_configuration_that_is_required_may_come_later(tmp_path: Path, schema: s
     assert read_pack(pack(tmp_path, "shop", {"pack.yaml": manifest})).pack.config == {}
 
 
+def test_what_may_be_left_out_follows_from_file_and_pack(tmp_path: Path) -> None:
+    files = {
+        "pack.yaml": "ref: shop\n",
+        "triggers/just-sold.yaml": "output: {price: number}\n",
+        "actions/pay_now.yaml": "entry_point: pay.py\nparameters: {sum: integer, card: {type: string, secret: true}}\n",
+        "actions/pay.py": "",
+        "actions/bare.yaml": "entry_point: bare\n",
+        "actions/bare": "",
+        "actions/run.yaml": "entry_point: run.rb\n",
+        "actions/run.rb": "",
+        "rules/thank.yaml": "trigger: just-sold\naction: pay_now\n",
+        "rules/other.yaml": "ref: named\ntrigger_ref: core.crontimer\naction: core.echo\n",
+    }
+    directory = pack(tmp_path, "shop", files)
+    (directory / "actions/run.rb").chmod(0o755)
+    folder = read_pack(directory)
+    assert (folder.pack.label, folder.pack.version) == ("Shop", "0.0.0")
+    assert [(one.ref, one.label, one.output) for one in folder.triggers] == [
+        ("shop.just-sold", "Just sold", {"price": {"type": "number"}})
+    ]
+    assert [(one.ref, one.label, one.runtime.value) for one in folder.actions] == [
+        # What is no suffix at all is for the shell, as in packs of the platform.
+        ("shop.bare", "Bare", "core.shell"),
+        ("shop.pay_now", "Pay now", "core.python"),
+        ("shop.run", "Run", "core.native"),
+    ]
+    assert folder.actions[1].parameters == {"sum": {"type": "integer"}, "card": {"type": "string", "secret": True}}
+    assert [(one.content.ref, one.content.trigger_ref, one.content.action_ref) for one in folder.rules] == [
+        ("shop.named", "core.crontimer", "core.echo"),
+        ("shop.thank", "shop.just-sold", "shop.pay_now"),
+    ]
+
+
+def test_a_json_schema_has_no_short_form(tmp_path: Path) -> None:
+    schema = "{type: object, properties: {type: {type: string}}}"
+    directory = pack(tmp_path, "shop", {"triggers/sold.yaml": f"parameters: {schema}\noutput: {{type: string}}\n"})
+    (trigger,) = read_pack(directory).triggers
+    assert trigger.parameters == {"type": "object", "properties": {"type": {"type": "string"}}}
+    assert trigger.output == {"type": {"type": "string"}}
+
+
+def test_a_rule_outside_of_a_pack_says_which_is_its(tmp_path: Path) -> None:
+    path = tmp_path / "thank.yaml"
+    path.write_text("ref: shop.thank\ntrigger: sold\naction: core.echo\n")
+    rule = read_rule(path).content
+    assert (rule.ref, rule.trigger_ref, rule.action_ref) == ("shop.thank", "shop.sold", "core.echo")
+    path.write_text("trigger: sold\naction: core.echo\n")
+    assert read_rule(path, "shop").content.ref == "shop.thank"
+    with pytest.raises(YamlError) as caught:
+        read_rule(path)
+    assert caught.value.problems[0].what.startswith("ref: outside of a pack a rule must say its pack")
+
+
+def test_what_is_hidden_or_made_by_tools_is_no_file_of_a_pack(tmp_path: Path) -> None:
+    kept = ["README.md", "actions/pay.sh", "lib/a/b.py", "pack.yaml"]
+    others = [".git/config", "lib/__pycache__/b.pyc", "node_modules/x.js", "venv/bin/python", "rules/a.yaml~"]
+    directory = pack(tmp_path, "shop", dict.fromkeys([*kept[:-1], *others], "x"))
+    os.mkfifo(directory / "pipe")
+    (directory / "large").write_bytes(b"x" * 1_000_001)
+    sources = read_sources(directory)
+    assert sorted(source.path for source in sources) == sorted([*kept, "large"])
+    assert [source.path for source in sources if source.content is None] == ["large"]
+
+
 def test_the_checksum_is_of_what_is_read(tmp_path: Path) -> None:
     directory = pack(tmp_path, "shop", {"triggers/sold.yaml": TRIGGER, "actions/pay.sh": "one"})
-    before = checksum(directory)
+    seen = {checksum(directory)}
     (directory / "actions/pay.sh").write_text("two")
-    (directory / "README.md").write_text("read me")
+    seen.add(checksum(directory))
+    (directory / "actions/pay.sh").chmod(0o755)
+    seen.add(checksum(directory))
+    assert len(seen) == 3
+    before = checksum(directory)
+    (directory / ".swp").write_text("read me")
     assert checksum(directory) == before
     (directory / "triggers/sold.yaml").rename(directory / "triggers/bought.yaml")
     renamed = checksum(directory)

@@ -237,7 +237,7 @@ async def test_a_rule_of_a_pack_can_be_switched_and_no_more(engine: Engine) -> N
         engine.rules.update("shop.thank", {"enabled": False, "label": "Mine"}),
         engine.rules.delete("shop.thank"),
     ):
-        with pytest.raises(Conflict, match="belongs to the pack shop: change its file there"):
+        with pytest.raises(Conflict, match=r"comes from /.*/shop/rules/thank\.yaml: change it there"):
             await refused
     assert (await engine.rules.update("shop.thank", {"enabled": False})).rule.enabled is False
 

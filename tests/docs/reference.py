@@ -19,7 +19,7 @@ from attune.base import errors
 from attune.base.errors import AttuneError
 from attune.bus.messages import Message
 from attune.bus.topology import TOPOLOGY
-from attune.catalog.files import ActionFile, PackFile, RuleFile, TriggerFile
+from attune.catalog.formats import ActionFile, PackFile, RuleFile, TriggerFile
 from attune.cli.talk import CommandError
 from attune.settings import sections
 
@@ -35,10 +35,10 @@ FILES: dict[str, type[BaseModel]] = {
 # What a key of a file means; one for itself goes before one for all files.
 KEYS = {
     "pack.yaml ref": "the name of the pack, in front of the dot in the refs of all that it holds",
-    "ref": "`pack.name`",
-    "label": "the name for people",
+    "ref": "`pack.name`, or the name alone; without, the name of the file",
+    "label": "the name for people; without, made of the ref",
     "description": "a text for people",
-    "pack.yaml version": "the version of the pack",
+    "pack.yaml version": "the version of the pack, for people",
     "pack.yaml author": "who wrote it",
     "pack.yaml email": "where they can be reached",
     "pack.yaml system": "that it comes with the platform",
@@ -52,16 +52,16 @@ KEYS = {
     "triggers/*.yaml output": "the schema of the payload of its events",
     "triggers/*.yaml enabled": "whether events may name it",
     "actions/*.yaml entry_point": "the script, in the same folder",
-    "actions/*.yaml runner_type": "what runs the script",
+    "actions/*.yaml runner_type": "what runs the script; without, its suffix or that it is executable tells",
     "actions/*.yaml parameters": "the schema of its parameters",
     "actions/*.yaml output": "the schema of what it gives back; a note for people",
     "actions/*.yaml parameter_delivery": "how the script gets its parameters",
     "actions/*.yaml parameter_format": "as what it gets them",
     "actions/*.yaml output_format": "as what its stdout is read into `result.data`",
     "actions/*.yaml timeout": "seconds that it may run; without, `worker.default_timeout`",
-    "rules/*.yaml trigger_ref": "the trigger whose events it waits for",
-    "rules/*.yaml action_ref": "the action that it runs",
-    "rules/*.yaml enabled": "whether it is on; a switch by `attune rule enable` or `disable` wins",
+    "rules/*.yaml trigger_ref": "the trigger whose events it waits for; `trigger` means the same",
+    "rules/*.yaml action_ref": "the action that it runs; `action` means the same",
+    "rules/*.yaml enabled": "whether it is on; `attune rule enable` and `disable` win until this changes",
     "rules/*.yaml conditions": "clauses or an expression; without, every event matches",
     "rules/*.yaml action_params": "the parameters of the action, with templates",
     "rules/*.yaml trigger_params": "the parameters of the trigger, such as a schedule",
@@ -94,7 +94,8 @@ see [the HTTP API](../http.md); the command line writes the same words to stderr
 _FILES = """\
 # Files of a pack
 
-A pack is a folder with a `pack.yaml`. A file that has an unknown key, or a value that does not fit, is refused with its
+A pack is a folder with a `pack.yaml`; [packs](../packs.md) has the short forms, and tells what happens when a file
+changes. A file that has an unknown key, or a value that does not fit, is refused with its
 line, and with it the whole pack; `attune check` tells beforehand. Keys without a default are required. What the values
 mean is told in [actions](../actions.md), [rules](../rules.md) and [timers](../timers.md); tests of a pack have
 [a format of their own](../pack-tests.md).

@@ -33,6 +33,7 @@ async def engine_on(
     folder: Path,
     *,
     packs: Sequence[Path] = (),
+    watched: Sequence[Path] = (),
     clock: Clock | None = None,
     topology: Topology = TOPOLOGY,
     settings: Mapping[str, Any] | None = None,
@@ -57,7 +58,7 @@ async def engine_on(
         ownership=ownership,
     )
     try:
-        await engine.prepare([BUNDLED / "core", BUNDLED / "hello", *packs])
+        await engine.prepare([BUNDLED / "core", BUNDLED / "hello", *packs], watched)
         yield engine
     finally:
         await ownership.release()

@@ -11,8 +11,11 @@ from attune import __version__
 from attune.api.answers import one
 from attune.api.endpoints import Call, Endpoint, NoQuery, Permission
 from attune.base.clock import Clock
+from attune.base.errors import Problem
 from attune.bus import queries
 from attune.bus.bus import Bus
+from attune.catalog.folders import Broken, PackFolders
+from attune.catalog.yamls import FileProblem
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +33,13 @@ class About:
 
 class SystemRoutes:
     def __init__(
-        self, about: About, bus: Bus, clock: Clock, running: Callable[[], int], timers: Callable[[], int]
+        self,
+        about: About,
+        bus: Bus,
+        clock: Clock,
+        running: Callable[[], int],
+        timers: Callable[[], int],
+        folders: PackFolders,
     ) -> None:
         """`running` and `timers` count the executions that run and the timers that wait."""
         self._about = about
@@ -38,6 +47,7 @@ class SystemRoutes:
         self._clock = clock
         self._running = running
         self._timers = timers
+        self._folders = folders
 
     def endpoints(self) -> list[Endpoint]:
         return [
@@ -65,5 +75,21 @@ class SystemRoutes:
             "waiting_timers": self._timers(),
             "waiting_deliveries": sum(count for count, _ in waiting.values()),
             "dead_letters": dead,
+            "broken_packs": [broken_pack(broken) for broken in self._folders.broken],
         }
         return one(status)
+
+
+def broken_pack(broken: Broken) -> dict[str, Any]:
+    """A pack that is not loaded, with the place of all that is wrong."""
+    return {
+        "folder": str(broken.folder),
+        "since": broken.since,
+        "problems": [_problem(problem) for problem in broken.problems],
+    }
+
+
+def _problem(problem: Problem) -> dict[str, Any]:
+    if isinstance(problem, FileProblem):
+        return {"file": str(problem.file), "line": problem.line, "key": problem.key, "detail": problem.detail}
+    return {"file": problem.where, "line": None, "key": "", "detail": problem.what}
