@@ -60,6 +60,8 @@ class Answer(Enum):
     OBJECT = "a JSON object of its own"
     TEXT = "text"
     PAGE = "a page for a browser"
+    FILE = "a file, as YAML"
+    ARCHIVE = "files, as a tar.gz"
     NOTHING = "no body"
 
 

@@ -197,6 +197,10 @@ def _content(endpoint: Endpoint) -> dict[str, Any]:
             return {"content": {"text/plain": {"schema": {"type": "string"}}}}
         case Answer.PAGE:
             return {"content": {"text/html": {"schema": {"type": "string"}}}}
+        case Answer.FILE:
+            return {"content": {"application/yaml": {"schema": {"type": "string"}}}}
+        case Answer.ARCHIVE:
+            return {"content": {"application/gzip": {"schema": {"type": "string"}}}}
         case Answer.OBJECT:
             return {"content": {"application/json": {"schema": {"type": "object"}}}}
         case Answer.DATA:

@@ -36,6 +36,15 @@ class _SocketFile(http.client.HTTPConnection):
         self.sock.connect(str(self._path))
 
 
+class Refused(CommandError):
+    """The server said no: with `status`, and a JSON Pointer and a text for everything that is wrong."""
+
+    def __init__(self, status: int, content: bytes) -> None:
+        super().__init__(_refusal(status, content), Exit.REFUSED)
+        self.status = status
+        self.errors = _errors(content)
+
+
 class Client:
     """Sends requests and gives the data back; what the server refuses becomes a CommandError."""
 
@@ -53,6 +62,10 @@ class Client:
     def text(self, path: str, **query: Any) -> str:
         """An answer that is no JSON."""
         return self._raw("GET", path, query).decode()
+
+    def content(self, path: str) -> bytes:
+        """An answer as it is, byte for byte."""
+        return self._raw("GET", path, {})
 
     def pages(self, path: str, limit: int, **query: Any) -> Iterator[Any]:
         """Up to `limit` items of a list."""
@@ -92,7 +105,7 @@ class Client:
         finally:
             connection.close()
         if response.status >= http.client.BAD_REQUEST:
-            raise CommandError(_refusal(response.status, content), Exit.REFUSED)
+            raise Refused(response.status, content)
         return content
 
     def _connect(self, headers: dict[str, str]) -> tuple[http.client.HTTPConnection, str, str]:
@@ -131,6 +144,13 @@ def segment(text: str) -> str:
 
 def _unreachable(where: str, error: Exception) -> str:
     return f"No server answers for {where} ({error}). Start one with: attune serve"
+
+
+def _errors(content: bytes) -> list[tuple[str, str]]:
+    try:
+        return [(one["pointer"], one["detail"]) for one in json.loads(content).get("errors", ())]
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return []
 
 
 def _refusal(status: int, content: bytes) -> str:

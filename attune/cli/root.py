@@ -2,7 +2,7 @@
 
 import typer
 
-from attune.cli import bench, bus, catalog, event, execution, identity, pack, rule, system, why
+from attune.cli import apply, bench, bus, catalog, event, execution, identity, pack, rule, system, why
 from attune.cli.common import command
 from attune.cli.serve import serve
 
@@ -24,6 +24,7 @@ command(app)(execution.run)
 app.command()(pack.check)
 catalog.pack.command("new")(pack.new)
 catalog.pack.command("test")(pack.run_cases)
+command(app)(apply.apply)
 for noun in (
     why.app,
     rule.app,

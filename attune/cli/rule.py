@@ -1,5 +1,6 @@
 """`attune rule …`: rules."""
 
+import sys
 from typing import Annotated, Any
 
 import typer
@@ -116,6 +117,12 @@ def delete(context: Context, ref: Ref) -> None:
     context.confirm(f"Delete the rule {ref}?")
     answer = context.client.send("DELETE", _path(ref))
     context.done(answer["message"], answer)
+
+
+@command(app, "export")
+def export(context: Context, ref: Ref) -> None:
+    """Write a rule as a file: the one that it comes from, as it is, or for a rule that somebody made a new one."""
+    sys.stdout.buffer.write(context.client.content(f"{_path(ref)}/source"))
 
 
 def _path(ref: str) -> str:

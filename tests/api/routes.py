@@ -23,13 +23,13 @@ ENDPOINTS: tuple[Endpoint, ...] = described(
         HealthRoutes({}),
         AuthRoutes(_NOTHING),
         IdentityRoutes(_NOTHING),
-        CatalogRoutes(_NOTHING),
+        CatalogRoutes(_NOTHING, _NOTHING),
         RuleRoutes(_NOTHING, _NOTHING, _NOTHING),
         EventRoutes(_NOTHING, _NOTHING, _NOTHING, _NOTHING),
         EnforcementRoutes(_NOTHING, _NOTHING),
         ExecutionRoutes(_NOTHING, _NOTHING, _NOTHING, _NOTHING, _NOTHING),
         BusRoutes(_NOTHING),
-        SystemRoutes(_NOTHING, _NOTHING, _NOTHING, _NOTHING, _NOTHING),
+        SystemRoutes(_NOTHING, _NOTHING, _NOTHING, _NOTHING, _NOTHING, _NOTHING),
     )
     for endpoint in routes.endpoints()
 )

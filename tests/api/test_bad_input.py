@@ -28,6 +28,11 @@ GOOD: dict[tuple[str, str], dict[str, Any]] = {
         "trigger_ref": "shop.sold",
         "action_ref": "core.echo",
     },
+    **{
+        (method, f"/api/v1/{kind}s/{{ref}}"): {"label": "Never"}
+        for kind in ("pack", "trigger", "action")
+        for method in ("PUT", "PATCH")
+    },
     ("PUT", "/api/v1/rules/{ref}"): {"label": "Never"},
     ("PATCH", "/api/v1/rules/{ref}"): {"label": "Never"},
     ("POST", "/api/v1/events"): {"trigger_ref": "shop.sold"},

@@ -18,8 +18,8 @@ PACK_WHOLE = PACK | {"conf_schema", "config", "meta", "runtime_deps", "dependenc
 TRIGGER = {"id", "ref", "pack_ref", "label", "description", "enabled", *TIMES}
 ACTION = {"id", "ref", "pack_ref", "label", "description", "entrypoint", "runtime_ref", *TIMES}
 RULE = {"id", "ref", "pack_ref", "label", "description", "action_ref", "trigger_ref", "action_params"}
-RULE |= {"trigger_params", "enabled", *TIMES}
-RULE_WHOLE = RULE | {"pack", "action", "trigger", "conditions", "is_adhoc", "owner_identity"}
+RULE |= {"trigger_params", "enabled", "is_adhoc", *TIMES}
+RULE_WHOLE = RULE | {"pack", "action", "trigger", "conditions", "owner_identity"}
 EVENT = {"id", "trigger", "trigger_ref", "source", "source_ref", "rule", "rule_ref", "has_payload", "created"}
 EVENT |= {"correlation_id"}
 EVENT_WHOLE = (EVENT - {"has_payload"}) | {"config", "payload"}
@@ -35,7 +35,7 @@ ME = {"id", "login", "display_name", "auth_provider", "is_local", "can_change_pa
 HOP = {"queue", "message_id", "message_type", "causation_id", "depth", "source", "attempt", "consumer"}
 HOP |= {"outcome", "error", "published_at", "delivered_at", "done_at"}
 STATUS = {"version", "url", "pid", "data", "database", "started_at", "uptime_seconds", "demo", "anonymous"}
-STATUS |= {"running_executions", "waiting_timers", "waiting_deliveries", "dead_letters"}
+STATUS |= {"running_executions", "waiting_timers", "waiting_deliveries", "dead_letters", "broken_packs"}
 
 NEW_RULE = {"pack_ref": "shop", "label": "Made", "trigger_ref": "shop.sold", "action_ref": "core.echo"}
 
@@ -122,6 +122,8 @@ LISTS: list[tuple[str, set[str]]] = [
 # What some items have beside them: the instant of a timer's rule, the way of a dead letter.
 MAY_HAVE = {"next_fire_at", "message_id", "causation_id", "depth", "version", "source", "published_at"}
 
+_REFUSED = ("PUT", "PATCH", "DELETE")
+
 # What answers in a shape of its own.
 OTHERS = {
     ("GET", "/api-spec/openapi.json"),
@@ -131,6 +133,11 @@ OTHERS = {
     ("GET", "/health/ready"),
     ("GET", "/health/live"),
     ("DELETE", "/api/v1/rules/{ref}"),
+    # Files, and what they have the last word on: tests/cli/test_files.py.
+    ("GET", "/api/v1/rules/{ref}/source"),
+    ("GET", "/api/v1/packs/{ref}/files"),
+    ("GET", "/api/v1/packs/{ref}/archive"),
+    *((method, f"/api/v1/{kind}s/{{ref}}") for kind in ("pack", "trigger", "action") for method in _REFUSED),
     ("GET", "/api/v1/executions/{id}/logs/{stream}"),
 }
 

@@ -227,7 +227,7 @@ WRONG: list[tuple[list[str], dict[str, str], int, str]] = [
     (["event", "list", "--rule", "a", "--limit", "0"], {}, USAGE, "greater than or equal to 1"),
     (["bus", "trace", "abc"], {}, REFUSED, "abc is no correlation id."),
     (["rule", "edit", "shop.thank"], {}, USAGE, "nothing to change"),
-    (["rule", "edit", "shop.thank", "--label", "x"], {}, REFUSED, "change its file"),
+    (["rule", "edit", "shop.thank", "--label", "x"], {}, REFUSED, "/rules/thank.yaml: change it there"),
     (["run", "core.echo", "-p", "message"], {}, USAGE, "name=value"),
     (["run", "core.echo", "--params", "{"], {}, USAGE, "Cannot read the parameters"),
     (["run", "core.echo", "--params", "@/nowhere"], {}, USAGE, "/nowhere"),

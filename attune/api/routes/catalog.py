@@ -3,25 +3,53 @@
 from collections.abc import Callable
 from typing import Any
 
+import anyio.to_thread
+from pydantic import BaseModel, ConfigDict
 from starlette.responses import Response
 
-from attune.api.answers import many, one
-from attune.api.endpoints import Call, Endpoint, NoQuery, Permission
+from attune.api.answers import deleted, many, one
+from attune.api.endpoints import Answer, Call, Endpoint, NoQuery, Permission
 from attune.api.masks import masked_by
 from attune.api.paging import PageQuery
-from attune.base.errors import NotFound
+from attune.base.errors import Conflict, NotFound
 from attune.catalog import queries
+from attune.catalog.export import archive
+from attune.catalog.install import Installer
 from attune.catalog.model import Action, Definition, Pack, Trigger
 from attune.catalog.queries import Kind
+from attune.catalog.rules import read_only
+from attune.catalog.sources import Source
 from attune.database.paging import Where
 from attune.database.pool import Connection, Database
 
 View = Callable[[Any], dict[str, Any]]
 
 
+class ChangeBody(BaseModel):
+    """What somebody may want to change of a pack, a trigger or an action; files have the last word on all of it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    label: Any = None
+    description: Any = None
+    enabled: Any = None
+    version: Any = None
+    conf_schema: Any = None
+    config: Any = None
+    meta: Any = None
+    tags: Any = None
+    param_schema: Any = None
+    out_schema: Any = None
+    entrypoint: Any = None
+    runtime_ref: Any = None
+    output_format: Any = None
+    timeout_seconds: Any = None
+
+
 class CatalogRoutes:
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, installer: Installer) -> None:
         self._database = database
+        self._installer = installer
 
     def endpoints(self) -> list[Endpoint]:
         return [
@@ -29,6 +57,21 @@ class CatalogRoutes:
             self._list("/api/v1/packs/{pack}/triggers", "trigger", trigger_summary),
             self._list("/api/v1/packs/{pack}/actions", "action", action_summary),
             *self._of("pack", Pack, pack_summary, pack_view),
+            Endpoint(
+                "GET",
+                "/api/v1/packs/{ref}/files",
+                Permission("packs", "export"),
+                self.files,
+                "List the files that are kept of a pack",
+            ),
+            Endpoint(
+                "GET",
+                "/api/v1/packs/{ref}/archive",
+                Permission("packs", "export"),
+                self.archive,
+                "Get the files of a pack, as a tar.gz",
+                answer=Answer.ARCHIVE,
+            ),
             *self._of("trigger", Trigger, trigger_summary, trigger_view),
             *self._of("action", Action, action_summary, action_view),
         ]
@@ -41,9 +84,34 @@ class CatalogRoutes:
                 raise NotFound(f"There is no {kind} {call.path['ref']}.")
             return one(view(found))
 
+        async def change(call: Call[NoQuery, ChangeBody]) -> Response:
+            raise await self._refusal(kind, call.path["ref"])
+
+        async def delete(call: Call[NoQuery, None]) -> Response:
+            raise await self._refusal(kind, call.path["ref"])
+
         permission = Permission(f"{kind}s", "read", anonymous=True)
+        path = f"/api/v1/{kind}s/{{ref}}"
         return [
-            Endpoint("GET", f"/api/v1/{kind}s/{{ref}}", permission, show, f"Show a {kind}"),
+            Endpoint("GET", path, permission, show, f"Show a {kind}"),
+            Endpoint(
+                "PUT",
+                path,
+                Permission(f"{kind}s", "update"),
+                change,
+                f"Refused: the file of the {kind} has the last word, and the answer names it",
+                body=ChangeBody,
+                aliases=("PATCH",),
+            ),
+            Endpoint(
+                "DELETE",
+                path,
+                Permission(f"{kind}s", "delete"),
+                self.delete_pack if kind == "pack" else delete,
+                "Delete a pack whose folder is read no more"
+                if kind == "pack"
+                else f"Refused: remove the file of the {kind}, which the answer names",
+            ),
             self._list(f"/api/v1/{kind}s", kind, summary),
         ]
 
@@ -60,6 +128,43 @@ class CatalogRoutes:
 
         permission = Permission(f"{kind}s", "read", anonymous=True)
         return Endpoint("GET", path, permission, answer, f"List {kind}s", query=PageQuery)
+
+    async def delete_pack(self, call: Call[NoQuery, None]) -> Response:
+        ref = call.path["ref"]
+        refusal = await self._refusal("pack", ref)
+        if ref in self._installer.folders:
+            raise refusal
+        await self._installer.remove(ref)
+        return deleted(f"The pack {ref} is deleted.")
+
+    async def _refusal(self, kind: Kind, ref: str) -> Conflict:
+        async with self._database.acquire() as connection:
+            await exists(connection, kind, ref)
+            return await read_only(connection, kind, ref)
+
+    async def files(self, call: Call[NoQuery, None]) -> Response:
+        found = await self._files(call.path["ref"])
+        kept = [
+            {
+                "path": file.path,
+                "size": None if file.content is None else len(file.content),
+                "executable": file.executable,
+                "is_kept": file.content is not None,
+            }
+            for file in found
+        ]
+        return one({"files": kept})
+
+    async def archive(self, call: Call[NoQuery, None]) -> Response:
+        ref = call.path["ref"]
+        content = await anyio.to_thread.run_sync(archive, ref, await self._files(ref))
+        headers = {"Content-Disposition": f'attachment; filename="{ref}.tar.gz"'}
+        return Response(content, media_type="application/gzip", headers=headers)
+
+    async def _files(self, ref: str) -> list[Source]:
+        async with self._database.acquire() as connection:
+            await exists(connection, "pack", ref)
+            return await queries.files_of(connection, ref)
 
 
 async def exists(connection: Connection, kind: Kind, ref: str | None) -> None:

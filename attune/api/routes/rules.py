@@ -7,13 +7,14 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
 from attune.api.answers import deleted, many, one
-from attune.api.endpoints import Call, Endpoint, NoQuery, Permission
+from attune.api.endpoints import Answer, Call, Endpoint, NoQuery, Permission
 from attune.api.masks import masked, refuse_masks
 from attune.api.paging import PageQuery
 from attune.api.routes.catalog import exists
 from attune.base.errors import NotFound
 from attune.catalog import queries
 from attune.catalog.definitions import Definitions
+from attune.catalog.export import rule_yaml
 from attune.catalog.model import Rule
 from attune.catalog.queries import RuleSpec
 from attune.catalog.rules import Rules
@@ -92,6 +93,14 @@ class RuleRoutes:
             Endpoint("GET", path, read, self.show, "Show a rule"),
             Endpoint("PUT", path, update, self.update, "Change a rule", body=UpdateRuleBody, aliases=("PATCH",)),
             Endpoint("DELETE", path, Permission("rules", "delete"), self.delete, "Delete a rule"),
+            Endpoint(
+                "GET",
+                f"{path}/source",
+                Permission("rules", "export"),
+                self.source,
+                "Show a rule as a file",
+                answer=Answer.FILE,
+            ),
             Endpoint("POST", f"{path}/enable", update, self.enable, "Switch a rule on"),
             Endpoint("POST", f"{path}/disable", update, self.disable, "Switch a rule off"),
         ]
@@ -137,6 +146,16 @@ class RuleRoutes:
         await self._rules.delete(call.path["ref"])
         return deleted(f"The rule {call.path['ref']} is deleted.")
 
+    async def source(self, call: Call[NoQuery, None]) -> Response:
+        ref = call.path["ref"]
+        async with self._database.acquire() as connection:
+            file = await queries.file_of(connection, "rule", ref)
+            rule = await queries.definition(connection, "rule", ref)
+        if not isinstance(rule, Rule):
+            raise NotFound(f"There is no rule {ref}.")
+        content = file[1] if file else rule_yaml(rule).encode()
+        return Response(content, media_type="application/yaml")
+
     async def _change(self, ref: str, changes: dict[str, Any]) -> Response:
         saved = await self._rules.update(ref, changes)
         return one(await self._view(ref, saved.warnings))
@@ -153,7 +172,6 @@ class RuleRoutes:
             "action": rule.action,
             "trigger": rule.trigger,
             "conditions": rule.conditions,
-            "is_adhoc": rule.is_adhoc,
             "owner_identity": rule.owner_identity,
         }
         if timer is not None:
@@ -178,6 +196,7 @@ class RuleRoutes:
             "action_params": masked(rule.action_params, self._definitions.actions.by_ref.get(rule.action_ref)),
             "trigger_params": masked(rule.trigger_params, self._definitions.triggers.by_ref.get(rule.trigger_ref)),
             "enabled": rule.enabled,
+            "is_adhoc": rule.is_adhoc,
             "created": rule.created,
             "updated": rule.updated,
         }
