@@ -43,6 +43,22 @@ HOUR = timedelta(hours=1)
                 "sensor_ref": "core.timer_sensor",
             },
         ),
+        # It is Sunday.
+        (
+            {"rule": "FREQ=WEEKLY;BYDAY=SU;BYHOUR=13", "dtstart": "2025-01-01T00:02:30", "timezone": "Europe/Berlin"},
+            150,
+            {
+                "type": "rrule",
+                "rule": "FREQ=WEEKLY;BYHOUR=13;BYDAY=SU",
+                "timezone": "Europe/Berlin",
+                "scheduled_at": "2026-03-01T12:02:30Z",
+                "fired_at": "2026-03-01T12:02:30Z",
+                "next_fire_at": "2026-03-08T12:02:30Z",
+                "delay_ms": 0,
+                "execution_count": 1,
+                "sensor_ref": "core.timer_sensor",
+            },
+        ),
         (
             {"fire_at": "2026-03-01T13:00:30+01:00"},
             32,
@@ -57,7 +73,7 @@ HOUR = timedelta(hours=1)
             },
         ),
     ],
-    ids=["interval", "cron", "moment"],
+    ids=["interval", "cron", "rrule", "moment"],
 )
 async def test_t75_a_timer_fires_at_its_instant(
     timeline: Timeline, params: dict[str, Any], seconds: float, payload: dict[str, Any]
@@ -89,6 +105,26 @@ async def test_a_moment_comes_once(timeline: Timeline) -> None:
     assert await timeline.next_fire() is None
     await timeline.passes(3600)
     assert await timeline.fired() == [30]
+
+
+async def test_a_recurrence_goes_on_after_a_restart_makes_up_for_what_it_missed_and_ends(
+    database: Database, tmp_path: Path, clock: VirtualClock
+) -> None:
+    async with timeline_on(database, tmp_path, clock) as timeline:
+        await timeline.rule(dtstart="2026-03-01T12:01:00Z", freq="MINUTELY", count=5)
+        await timeline.passes(60)
+    clock.advance(150)
+    async with timeline_on(database, tmp_path, clock) as timeline:
+        await timeline.passes(30)
+        # Back, and there again: no instant comes twice.
+        await timeline.jumps(-HOUR)
+        await timeline.jumps(HOUR)
+        await timeline.passes(3600)
+        assert await timeline.fired() == [60, 180, 240, 300]
+        assert await timeline.skipped() == [(120, 120, 1, "missed; fire_once makes up for the latest only")]
+        assert await timeline.next_fire() is None
+        saved = await timeline.change(trigger_params={"dtstart": "2026-03-01", "freq": "MINUTELY", "count": 5})
+        assert saved.warnings == ("hello.tick never fires: its schedule has ended.",)
 
 
 async def test_a_moment_that_has_passed_never_comes_and_says_so(timeline: Timeline) -> None:

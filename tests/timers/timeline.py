@@ -16,7 +16,12 @@ from tests.support.clock import START, VirtualClock
 from tests.support.engines import engine_on, make_rule, rule
 from tests.support.waiting import until
 
-TRIGGERS = {"interval": "core.intervaltimer", "expression": "core.crontimer", "fire_at": "core.datetimetimer"}
+TRIGGERS = {
+    "interval": "core.intervaltimer",
+    "expression": "core.crontimer",
+    "fire_at": "core.datetimetimer",
+    "dtstart": "core.rruletimer",
+}
 
 
 @dataclass(frozen=True)

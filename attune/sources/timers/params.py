@@ -14,10 +14,11 @@ from cronsim.cronsim import FIELD_NAMES, RANGES, Field
 from attune.base.errors import BadInput, Problem
 from attune.base.json import JsonObject
 from attune.sources.timers.misfires import Misfire
+from attune.sources.timers.rrules import rrule_from_params
 from attune.sources.timers.schedules import ALIASES, Cron, Interval, OneShot, Schedule
 from attune.sources.timers.zones import first_instant, zone_problem
 
-TRIGGERS = ("core.intervaltimer", "core.crontimer", "core.datetimetimer")
+TRIGGERS = ("core.intervaltimer", "core.crontimer", "core.datetimetimer", "core.rruletimer")
 
 _UNITS = {"seconds": 1, "minutes": 60, "hours": 3600, "days": 86400}
 
@@ -51,6 +52,8 @@ def from_params(trigger_ref: str, params: JsonObject, anchor: datetime) -> Sched
             return _cron(params)
         case "core.datetimetimer":
             return _one_shot(params)
+        case "core.rruletimer":
+            return rrule_from_params(params)
         case _:
             raise BadInput(f"{trigger_ref!r} is not a timer trigger; those are {', '.join(TRIGGERS)}.")
 

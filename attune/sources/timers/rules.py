@@ -49,6 +49,8 @@ class TimerRules:
         await queries.put_timer(connection, after.id, anchor=transaction.now, next_fire_at=next_fire_at)
         if next_fire_at is None and isinstance(schedule, OneShot):
             return (f"{after.ref} never fires: its moment {schedule.fire_at:%Y-%m-%d %H:%M:%S} UTC has passed.",)
+        if next_fire_at is None:
+            return (f"{after.ref} never fires: its schedule has ended.",)
         return ()
 
 

@@ -1,5 +1,6 @@
 """When a timer fires: arithmetic on instants, without a clock. Instants are aware datetimes in UTC."""
 
+from abc import ABC, abstractmethod
 from copy import copy
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -10,6 +11,7 @@ from zoneinfo import ZoneInfo
 from cronsim import CronSim
 
 from attune.base.json import JsonObject
+from attune.sources.timers.recurrences import Frequency, Recurrence
 from attune.sources.timers.zones import change_between, first_instant, latest_wall, offset_at, wall_at
 
 SENSOR_REF = "core.timer_sensor"
@@ -28,6 +30,8 @@ _SECOND = timedelta(seconds=1)
 
 # A zone's offset changes once at most in so short a time: the closest changes are 3.98 days apart (Freetown, 1939).
 _DAY = timedelta(days=1)
+
+_LATEST = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
 
 # The rarest day of the calendar, a certain weekday on 29 February, comes back after 40 years at most.
 _HORIZON_YEARS = 50
@@ -83,46 +87,31 @@ class OneShot:
         return self.fire_at if self.fire_at <= instant else None
 
 
-@dataclass(frozen=True)
-class Cron:
-    """The times of a cron expression: second (may be left out: 0), minute, hour, day, month, weekday; or an alias.
+class _OnWalls(ABC):
+    """The instants at which the clocks of a zone show certain walls.
 
-    As in Debian's cron, a day must match both day fields if one of them begins with `*`, and either otherwise. Where
-    the clocks of `timezone` change, it depends on the expression, with five fields and with six alike:
+    Where those clocks change, it depends on what names the walls:
 
-    - It names *times of day* if neither minute nor hour begins with `*`: each happens once a day. Times that the
-      clocks leave out (spring) fire together, once, at the first instant after them; times that come twice (autumn)
-      fire when they come first.
+    - It names *times of day*: each happens once a day. Times that the clocks leave out (spring) fire together, once, at
+      the first instant after them; times that come twice (autumn) fire when they come first.
     - Otherwise it follows *elapsed time*, second by second: what comes twice fires twice, what is left out does not
       fire.
-
-    Where no match lies within 50 years, there is none. `from_params` refuses what is wrong or never fires.
     """
 
-    kind: ClassVar[str] = "cron"
-    expression: str
-    timezone: str = "UTC"
+    timezone: str
 
-    def after(self, instant: datetime) -> datetime | None:
-        return self._nearest(instant.replace(microsecond=0), 1)
+    @property
+    @abstractmethod
+    def _names_times(self) -> bool:
+        """Whether these are times of day."""
 
-    def before(self, instant: datetime) -> datetime | None:
-        return self._nearest(instant.replace(microsecond=0), -1)
+    @abstractmethod
+    def _match(self, wall: datetime, way: int) -> datetime | None:
+        """The first wall that matches, from `wall` on, itself included, into the future (`way` 1) or the past (-1)."""
 
     @cached_property
     def _zone(self) -> ZoneInfo:
         return ZoneInfo(self.timezone)
-
-    @cached_property
-    def _sim(self) -> CronSim:
-        # cronsim sees naive walls only. With a zone, what it does at a change of clocks depends on the count of fields,
-        # and where that change is not at a full hour it leaves out matches or never returns (0 50 */3 * * *, Chatham).
-        expression = ALIASES.get(self.expression.strip().lower(), self.expression)
-        return CronSim(expression, datetime(2000, 1, 1, tzinfo=UTC))
-
-    @cached_property
-    def _names_times(self) -> bool:
-        return not any(field.startswith("*") for field in self._sim.parts[1:3])
 
     def _nearest(self, second: datetime, way: int) -> datetime | None:
         """The first instant later than `second` (`way` 1), or the latest that is not (`way` -1)."""
@@ -154,12 +143,87 @@ class Cron:
                 second = near + way * max(timedelta(), distance - 3 * _DAY)
         return None
 
+
+@dataclass(frozen=True)
+class Cron(_OnWalls):
+    """The times of a cron expression: second (may be left out: 0), minute, hour, day, month, weekday; or an alias.
+
+    As in Debian's cron, a day must match both day fields if one of them begins with `*`, and either otherwise. The
+    expression names times of day if neither minute nor hour begins with `*`, with five fields and with six alike.
+
+    Where no match lies within 50 years, there is none. `from_params` refuses what is wrong or never fires.
+    """
+
+    kind: ClassVar[str] = "cron"
+    expression: str
+    timezone: str = "UTC"
+
+    def after(self, instant: datetime) -> datetime | None:
+        return self._nearest(instant.replace(microsecond=0), 1)
+
+    def before(self, instant: datetime) -> datetime | None:
+        return self._nearest(instant.replace(microsecond=0), -1)
+
+    def explained(self) -> str:
+        """The expression in words."""
+        text: str = self._sim.explain()
+        return text[:1].lower() + text[1:]
+
+    @cached_property
+    def _sim(self) -> CronSim:
+        # cronsim sees naive walls only. With a zone, what it does at a change of clocks depends on the count of fields,
+        # and where that change is not at a full hour it leaves out matches or never returns (0 50 */3 * * *, Chatham).
+        expression = ALIASES.get(self.expression.strip().lower(), self.expression)
+        return CronSim(expression, datetime(2000, 1, 1, tzinfo=UTC))
+
+    @property
+    def _names_times(self) -> bool:
+        return not any(field.startswith("*") for field in self._sim.parts[1:3])
+
     def _match(self, wall: datetime, way: int) -> datetime | None:
-        """The first wall that matches, from `wall` on, itself included, into the future or the past."""
         sim = copy(self._sim)
         sim.dt = wall - way * _SECOND
         sim.tick_direction = way
         return next(sim, None)
+
+
+@dataclass(frozen=True)
+class RRule(_OnWalls):
+    """The walls of a recurrence after RFC 5545, in a zone, up to and including `until` (UTC).
+
+    It names times of day, unless its frequency is HOURLY, MINUTELY or SECONDLY. Of those, what lies 50 years away from
+    the instant before is not found.
+    """
+
+    kind: ClassVar[str] = "rrule"
+    recurrence: Recurrence
+    timezone: str = "UTC"
+    until: datetime | None = None
+
+    def after(self, instant: datetime) -> datetime | None:
+        first, last = self._span
+        found = self._nearest(max(instant.replace(microsecond=0), first), 1)
+        return None if found is None or found > last else found
+
+    def before(self, instant: datetime) -> datetime | None:
+        _, last = self._span
+        return self._nearest(min(instant.replace(microsecond=0), last), -1)
+
+    @cached_property
+    def _span(self) -> tuple[datetime, datetime]:
+        """An instant before the first one, and one that is not before the last one."""
+        first, last = self.recurrence.start.replace(tzinfo=UTC), self.recurrence.last
+        ends = [_LATEST if self.until is None else self.until]
+        if last is not None and last.year < _LATEST.year:
+            ends.append(last.replace(tzinfo=UTC) + 2 * _DAY)
+        return first - 2 * _DAY if first.year > 1 else first, min(ends)
+
+    @property
+    def _names_times(self) -> bool:
+        return self.recurrence.frequency <= Frequency.DAILY
+
+    def _match(self, wall: datetime, way: int) -> datetime | None:
+        return self.recurrence.nearest(wall, way)
 
 
 def payload(
@@ -179,6 +243,14 @@ def payload(
             return common | {
                 "expression": schedule.expression,
                 "timezone": schedule.timezone,
+                "next_fire_at": None if next_fire_at is None else _rfc3339(next_fire_at),
+                "execution_count": execution_count,
+            }
+        case RRule():
+            return common | {
+                "rule": str(schedule.recurrence),
+                "timezone": schedule.timezone,
+                "delay_ms": (fired_at - instant) // timedelta(milliseconds=1),
                 "next_fire_at": None if next_fire_at is None else _rfc3339(next_fire_at),
                 "execution_count": execution_count,
             }
