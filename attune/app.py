@@ -29,6 +29,7 @@ from attune.api.routes.health import Check, HealthRoutes
 from attune.api.routes.identities import IdentityRoutes
 from attune.api.routes.rules import RuleRoutes
 from attune.api.routes.system import About, SystemRoutes
+from attune.api.routes.timers import TimerRoutes
 from attune.api.server import Api
 from attune.base.clock import Clock, SystemClock
 from attune.base.errors import StartError, plain_errors
@@ -328,7 +329,8 @@ async def _application(
         AuthRoutes(identities),
         IdentityRoutes(identities),
         CatalogRoutes(database, engine.installer),
-        RuleRoutes(database, engine.rules, definitions),
+        RuleRoutes(database, engine.rules, definitions, clock),
+        TimerRoutes(database, clock),
         EventRoutes(database, definitions, engine.ingest, clock),
         EnforcementRoutes(database, definitions),
         ExecutionRoutes(database, definitions, engine.requests, engine.waiters, Logs(installation.execution_logs)),

@@ -2,7 +2,7 @@
 
 import typer
 
-from attune.cli import apply, bench, bus, catalog, event, execution, identity, pack, rule, system, why
+from attune.cli import apply, bench, bus, catalog, event, execution, identity, pack, rule, system, timer, why
 from attune.cli.common import command
 from attune.cli.serve import serve
 
@@ -28,6 +28,7 @@ command(app)(apply.apply)
 for noun in (
     why.app,
     rule.app,
+    timer.app,
     catalog.pack,
     catalog.trigger,
     catalog.action,

@@ -1,6 +1,8 @@
 """`attune rule …`: rules."""
 
+import os
 import sys
+from datetime import datetime
 from typing import Annotated, Any
 
 import typer
@@ -8,12 +10,17 @@ import typer
 from attune.cli.client import segment
 from attune.cli.common import Context, command, json_argument, parameters
 from attune.cli.talk import CommandError, Exit, say
+from attune.cli.timer import on_clocks
+from attune.cli.zones import machine_zone
 
 app = typer.Typer(name="rule", help="Rules: which events start which actions.", no_args_is_help=True)
 
 Ref = Annotated[str, typer.Argument(help="The ref of the rule: pack.name.")]
 Pairs = Annotated[list[str] | None, typer.Option(help="name=value; the value is JSON or text.", show_default=False)]
 Conditions = Annotated[str | None, typer.Option(help="JSON, or @file.", show_default=False)]
+# Triggers whose times are those of a zone.
+_BY_THE_WALL = ("core.crontimer", "core.rruletimer", "core.datetimetimer")
+
 When = Annotated[str | None, typer.Option(help="A condition as an expression.", show_default=False)]
 
 
@@ -51,7 +58,12 @@ def create(
     when: When = None,
     disabled: Annotated[bool, typer.Option("--disabled", help="Do not switch it on yet.")] = False,
 ) -> None:
-    """Make a rule."""
+    """Make a rule. Times of day are in the time zone of this machine, unless the trigger is given another."""
+    trigger_params = parameters(trigger_param or [], None)
+    needs_zone = _needs_zone(trigger, trigger_params)
+    zone = machine_zone(os.environ) if needs_zone else None
+    if zone is not None:
+        trigger_params["timezone"] = zone
     body = {
         "ref": ref,
         "pack_ref": ref.partition(".")[0],
@@ -59,12 +71,15 @@ def create(
         "description": description,
         "trigger_ref": trigger,
         "action_ref": action,
-        "trigger_params": parameters(trigger_param or [], None),
+        "trigger_params": trigger_params,
         "action_params": parameters(action_param or [], None),
         "conditions": _conditions(conditions, when),
         "enabled": not disabled,
     }
     _saved(context, context.client.send("POST", "/api/v1/rules", body))
+    if needs_zone:
+        known = f"in {zone}, as on this machine" if zone else "in UTC: this machine does not tell its zone"
+        say(f"Its times are {known}; --trigger-param timezone=NAME sets another.")
 
 
 @command(app, "edit")
@@ -137,10 +152,25 @@ def _conditions(document: str | None, when: str | None) -> Any:
     return None if document is None else json_argument(document, "the conditions")
 
 
+def _needs_zone(trigger: str, params: dict[str, Any]) -> bool:
+    """Whether there are times on the clock on the wall, and it is not said on whose."""
+    is_whole = trigger == "core.datetimetimer" and _has_offset(params.get("fire_at"))
+    return trigger in _BY_THE_WALL and "timezone" not in params and not is_whole
+
+
+def _has_offset(text: Any) -> bool:
+    try:
+        return datetime.fromisoformat(str(text).upper()).tzinfo is not None
+    except ValueError:
+        return False
+
+
 def _saved(context: Context, answer: Any) -> None:
     rule = answer["data"]
     for warning in rule.get("warnings", ()):
         say(f"warning: {warning}")
     state = "enabled" if rule["enabled"] else "disabled"
-    upcoming = f", next at {rule['next_fire_at']}" if rule.get("next_fire_at") else ""
-    context.done(f"{rule['ref']} is {state}{upcoming}", rule)
+    instants = rule.get("timer", {}).get("next", ()) if rule["enabled"] else ()
+    lines = [f"  {on_clocks(instant['local'])}  {instant['utc']}" for instant in instants]
+    upcoming = f", next ({rule['timer']['timezone']} and UTC):" if lines else ""
+    context.done("\n".join([f"{rule['ref']} is {state}{upcoming}", *lines]), rule)

@@ -14,6 +14,7 @@ from attune.api.routes.health import HealthRoutes
 from attune.api.routes.identities import IdentityRoutes
 from attune.api.routes.rules import RuleRoutes
 from attune.api.routes.system import SystemRoutes
+from attune.api.routes.timers import TimerRoutes
 
 _NOTHING: Any = None
 
@@ -24,7 +25,8 @@ ENDPOINTS: tuple[Endpoint, ...] = described(
         AuthRoutes(_NOTHING),
         IdentityRoutes(_NOTHING),
         CatalogRoutes(_NOTHING, _NOTHING),
-        RuleRoutes(_NOTHING, _NOTHING, _NOTHING),
+        RuleRoutes(_NOTHING, _NOTHING, _NOTHING, _NOTHING),
+        TimerRoutes(_NOTHING, _NOTHING),
         EventRoutes(_NOTHING, _NOTHING, _NOTHING, _NOTHING),
         EnforcementRoutes(_NOTHING, _NOTHING),
         ExecutionRoutes(_NOTHING, _NOTHING, _NOTHING, _NOTHING, _NOTHING),

@@ -65,6 +65,8 @@ ROUTES = [
     ("GET", "/api/v1/rules", READ),
     ("GET", "/api/v1/rules/enabled", READ),
     ("GET", "/api/v1/rules/{ref}", READ),
+    ("GET", "/api/v1/timers", READ),
+    ("GET", "/api/v1/timers/{ref}/next", READ),
     ("POST", "/api/v1/rules", RIGHT),
     ("PUT", "/api/v1/rules/{ref}", RIGHT),
     ("PATCH", "/api/v1/rules/{ref}", RIGHT),

@@ -87,9 +87,67 @@ async def test_a_timer_tells_when_it_fires(site: Site) -> None:
     rule = await _made(site, trigger_ref="core.crontimer", trigger_params={"expression": "0 0 1 1 *"})
 
     assert rule["next_fire_at"].endswith("-01-01T00:00:00Z")
-    assert rule["timer"] == {"last_fired_at": None, "execution_count": 0, "skipped": []}
+    assert [instant["utc"][4:] for instant in rule["timer"].pop("next")] == ["-01-01T00:00:00Z"] * 3
+    assert rule["timer"] == {
+        "state": "waiting",
+        "schedule": "at 00:00 on January 1",
+        "timezone": "UTC",
+        "problem": None,
+        "last_fired_at": None,
+        "execution_count": 0,
+        "skipped": [],
+    }
     off = await site.data("POST", f"/api/v1/rules/{rule['ref']}/disable")
     assert off["next_fire_at"] is None
+
+
+async def test_the_next_instants_are_in_utc_and_on_the_clocks_of_the_zone(site: Site) -> None:
+    # The first two Sundays at 02:30 of 2090 in Berlin: one is in the night in which clocks go forward.
+    params = {"dtstart": "2090-03-19T02:30", "freq": "WEEKLY", "timezone": "Europe/Berlin", "count": 2}
+    rule = await _made(site, trigger_ref="core.rruletimer", trigger_params=params)
+    timer = await site.data("GET", f"/api/v1/timers/{rule['ref']}/next?count=9")
+
+    assert timer["next"] == rule["timer"]["next"]
+    assert timer["next"] == [
+        {"utc": "2090-03-19T01:30:00Z", "local": "2090-03-19T02:30:00+01:00"},
+        {"utc": "2090-03-26T01:00:00Z", "local": "2090-03-26T03:00:00+02:00"},
+    ]
+
+
+async def test_timers_say_what_they_are_doing(site: Site) -> None:
+    waiting = await _made(site, trigger_ref="core.crontimer", trigger_params={"expression": "@daily"})
+    disabled = await _made(site, trigger_ref="core.intervaltimer", trigger_params={"interval": 5}, enabled=False)
+    ended = await _made(site, trigger_ref="core.datetimetimer", trigger_params={"fire_at": "2020-01-01T00:00Z"})
+    broken = await _made(site, trigger_ref="core.crontimer", trigger_params={"expression": "@daily"})
+    # As after an update of the machine, whose zones are others now.
+    zone = '{"expression": "@daily", "timezone": "Mars/Olympus"}'
+    await site.sql("UPDATE attune.rule SET trigger_params = $1::jsonb WHERE id = $2", zone, broken["id"])
+    timers = {timer["rule"]: timer for timer in await site.data("GET", "/api/v1/timers?per_page=1000")}
+
+    assert [timers[rule["id"]]["state"] for rule in (waiting, disabled, ended, broken)] == [
+        "waiting",
+        "disabled",
+        "ended",
+        "unreadable",
+    ]
+    assert timers[broken["id"]]["problem"].startswith("/timezone: 'Mars/Olympus' is not a time zone")
+    assert timers[broken["id"]]["schedule"] is None
+    assert all(timer["trigger_ref"].endswith("timer") for timer in timers.values())
+    counts = [
+        len((await site.data("GET", f"/api/v1/timers/{rule['ref']}/next?count=2"))["next"])
+        for rule in (waiting, disabled, ended, broken)
+    ]
+    # The disabled one has those it would have, enabled now.
+    assert counts == [2, 2, 0, 0]
+
+
+async def test_a_rule_that_is_no_timer_has_no_next_instants(site: Site) -> None:
+    rule = await _made(site)
+    answer = await site.ask("GET", f"/api/v1/timers/{rule['ref']}/next")
+
+    assert answer.status_code == 404
+    assert "which is no timer; those are core.intervaltimer" in answer.json()["detail"]
+    assert (await site.ask("GET", f"/api/v1/timers/{rule['ref']}/next?count=101")).status_code == 422
 
 
 @pytest.fixture(scope="module")

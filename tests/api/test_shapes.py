@@ -20,6 +20,8 @@ ACTION = {"id", "ref", "pack_ref", "label", "description", "entrypoint", "runtim
 RULE = {"id", "ref", "pack_ref", "label", "description", "action_ref", "trigger_ref", "action_params"}
 RULE |= {"trigger_params", "enabled", "is_adhoc", *TIMES}
 RULE_WHOLE = RULE | {"pack", "action", "trigger", "conditions", "owner_identity"}
+TIMER = {"rule", "rule_ref", "trigger_ref", "state", "schedule", "timezone", "problem", "next_fire_at"}
+TIMER |= {"last_fired_at", "execution_count"}
 EVENT = {"id", "trigger", "trigger_ref", "source", "source_ref", "rule", "rule_ref", "has_payload", "created"}
 EVENT |= {"correlation_id"}
 EVENT_WHOLE = (EVENT - {"has_payload"}) | {"config", "payload"}
@@ -67,6 +69,7 @@ OBJECTS: list[tuple[str, str, dict[str, Any] | None, int, set[str]]] = [
     ("PATCH", "/api/v1/rules/{rule}", {"label": "Changed"}, 200, RULE_WHOLE),
     ("POST", "/api/v1/rules/{switched}/disable", None, 200, RULE_WHOLE),
     ("POST", "/api/v1/rules/{switched}/enable", None, 200, RULE_WHOLE),
+    ("GET", "/api/v1/timers/{timer}/next", None, 200, TIMER | {"next"}),
     ("POST", "/api/v1/events", {"trigger_ref": "shop.sold"}, 201, EVENT_WHOLE),
     ("GET", "/api/v1/events/{event}", None, 200, EVENT_WHOLE),
     (
@@ -99,6 +102,7 @@ LISTS: list[tuple[str, set[str]]] = [
     ("/api/v1/packs/{pack}/rules", RULE),
     ("/api/v1/actions/{action}/rules", RULE),
     ("/api/v1/triggers/{trigger}/rules", RULE),
+    ("/api/v1/timers", TIMER),
     ("/api/v1/events", EVENT),
     ("/api/v1/enforcements", ENFORCEMENT),
     ("/api/v1/executions", EXECUTION),
@@ -190,6 +194,7 @@ async def shop(cluster: Cluster, base: Path) -> AsyncIterator[Shop]:
                 "action": "shop.charge",
                 "rule": "shop.charge_it",
                 "switched": "shop.thank",
+                "timer": "hello.every_ten_seconds",
                 "event": event["id"],
                 "enforcement": execution["enforcement"],
                 "execution": execution["id"],

@@ -53,6 +53,7 @@ SHOWN: list[tuple[str, str, str]] = [
     ("action show bad.fail", "param_schema", "ref"),
     ("rule list", "shop.tell", "0.ref"),
     ("rule show shop.tell", "event.payload.item", "conditions.expression"),
+    ("timer list", "every 10 seconds", "0.state"),
     ("event list --trigger shop.sold", "shop.sold", "0.trigger_ref"),
     ("event show EVENT", "tée", "payload.item"),
     ("enforcement list --rule shop.tell", "processed", "0.rule_ref"),
@@ -111,7 +112,7 @@ async def test_a_rule_is_made_changed_switched_and_deleted(site: Site, attune: C
         *("--action", "core.echo", "--action-param", "message=it is time", "--when", "true"),
     )
     assert (made.returncode, made.stdout) == (0, "")
-    assert made.stderr.startswith("shop.mine is enabled, next at ")
+    assert made.stderr.startswith("shop.mine is enabled, next (")
 
     changes = ("--label", "Mine", "--action-param", "message=now")
     rule = json.loads((await attune("rule", "edit", "shop.mine", *changes, "--json")).stdout)
@@ -130,6 +131,51 @@ async def test_a_rule_is_made_changed_switched_and_deleted(site: Site, attune: C
     assert json.loads(gone.stdout)["success"] is True
     again = await attune("rule", "show", "shop.mine")
     assert (again.returncode, again.stdout, again.stderr) == (REFUSED, "", "attune: There is no rule shop.mine.\n")
+
+
+async def test_a_rule_made_here_has_the_times_of_this_machine_and_says_so(site: Site, attune: Commands) -> None:
+    def create(ref: str, trigger: str, param: str, *more: str) -> tuple[str, ...]:
+        return (
+            "rule",
+            "create",
+            ref,
+            "--trigger",
+            f"core.{trigger}",
+            "--trigger-param",
+            param,
+            "--action",
+            "core.noop",
+            *more,
+        )
+
+    made = await attune(*create("shop.daily", "crontimer", "expression=30 2 27 3 *"), TZ="Asia/Tokyo")
+    lines = made.stderr.splitlines()
+    assert lines[0] == "shop.daily is enabled, next (Asia/Tokyo and UTC):"
+    assert len(lines) == 5
+    assert lines[1].endswith("-03-26T17:30:00Z")
+    assert lines[4] == "Its times are in Asia/Tokyo, as on this machine; --trigger-param timezone=NAME sets another."
+    upcoming = await attune("timer", "next", "shop.daily", "-n", "2")
+    assert (upcoming.returncode, upcoming.stderr) == (0, "")
+    assert upcoming.stdout.split()[:2] == ["Asia/Tokyo", "UTC"]
+    assert upcoming.stdout.count(" 02:30:00 +09:00") == 2
+
+    # What is said, what needs no zone, and a machine without one.
+    for ref, trigger, param, more, zone, said in (
+        ("shop.said", "crontimer", "expression=@daily", ("--trigger-param", "timezone=Asia/Tokyo"), "Asia/Tokyo", ""),
+        ("shop.offset", "datetimetimer", "fire_at=2090-01-01T08:00+02:00", (), None, ""),
+        ("shop.often", "intervaltimer", "interval=90000", (), None, ""),
+        ("shop.nameless", "crontimer", "expression=@daily", (), None, "this machine does not tell its zone"),
+    ):
+        made = await attune(*create(ref, trigger, param, *more), TZ="CET-1")
+        rule = await site.data("GET", f"/api/v1/rules/{ref}")
+        assert rule["trigger_params"].get("timezone") == zone
+        assert (said in made.stderr) if said else ("Its times" not in made.stderr)
+
+    off = await attune(*create("shop.off", "intervaltimer", "interval=90", "--disabled"))
+    assert off.stderr == "shop.off is disabled\n"
+    upcoming = await attune("timer", "next", "shop.off", "-n", "1")
+    assert upcoming.stderr == "shop.off: disabled. If it were enabled now:\n"
+    assert len(upcoming.stdout.splitlines()) == 2
 
 
 async def test_a_rule_that_cannot_be_prints_every_field_error(site: Site, attune: Commands) -> None:

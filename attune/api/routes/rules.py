@@ -11,6 +11,8 @@ from attune.api.endpoints import Answer, Call, Endpoint, NoQuery, Permission
 from attune.api.masks import masked, refuse_masks
 from attune.api.paging import PageQuery
 from attune.api.routes.catalog import exists
+from attune.api.routes.timers import instants_view, timer_view
+from attune.base.clock import Clock
 from attune.base.errors import NotFound
 from attune.catalog import queries
 from attune.catalog.definitions import Definitions
@@ -21,12 +23,14 @@ from attune.catalog.rules import Rules
 from attune.database.paging import Where
 from attune.database.pool import Connection, Database
 from attune.sources.timers import queries as timers
+from attune.sources.timers.previews import upcoming
 from attune.sources.timers.queries import TimerRow
 
 Ref = Annotated[str, Field(min_length=1, max_length=255)]
 Label = Annotated[str, Field(min_length=1, max_length=255)]
 
 _SKIPS_SHOWN = 5
+_INSTANTS_SHOWN = 3
 
 
 class CreateRuleBody(BaseModel):
@@ -66,10 +70,11 @@ class UpdateRuleBody(BaseModel):
 
 
 class RuleRoutes:
-    def __init__(self, database: Database, rules: Rules, definitions: Definitions) -> None:
+    def __init__(self, database: Database, rules: Rules, definitions: Definitions, clock: Clock) -> None:
         self._database = database
         self._rules = rules
         self._definitions = definitions
+        self._clock = clock
 
     def endpoints(self) -> list[Endpoint]:
         read = Permission("rules", "read", anonymous=True)
@@ -175,9 +180,9 @@ class RuleRoutes:
             "owner_identity": rule.owner_identity,
         }
         if timer is not None:
-            view["timer"] = {
-                "last_fired_at": timer.last_fired_at,
-                "execution_count": timer.execution_count,
+            instants = await upcoming(timer, self._clock.now(), _INSTANTS_SHOWN, enabled=rule.enabled)
+            view["timer"] = timer_view(rule, timer) | {
+                "next": instants_view(instants),
                 "skipped": [dict(skip) for skip in skips],
             }
         if warnings:
