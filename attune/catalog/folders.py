@@ -63,6 +63,7 @@ class PackFolders:
         self._broken: dict[Path, Broken] = {}
         self._reading = anyio.Lock()
         self._unwatched = ""
+        self._left: set[str] = set()
 
     @property
     def broken(self) -> list[Broken]:
@@ -177,6 +178,18 @@ class PackFolders:
             is_other = folder in folders and folder not in self._broken and ref not in self._installer.folders
             if (folder not in folders or is_other) and parent in self._parents and parent.is_dir():
                 await self._installer.remove(ref)
+            elif parent not in self._parents and folder not in folders:
+                self._tell_left(ref, path)
+
+    def _tell_left(self, ref: str, folder: str) -> None:
+        if ref not in self._left:
+            self._left.add(ref)
+            log.warning(
+                "a pack goes on as it was read last: its folder is not read any more",
+                pack=ref,
+                folder=folder,
+                remedy=f"name the folder in packs.dirs, or attune pack delete {ref}",
+            )
 
 
 def packs_in(parent: Path) -> list[Path]:

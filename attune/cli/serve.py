@@ -107,6 +107,7 @@ def _banner(server: "Serving", remark: str) -> str:
         "",
         f"  data         {about.data}",
         f"  database     {about.database}",
+        f"  packs        {', '.join(server.settings.packs.dirs) or Installation(Path(about.data)).packs}",
         f"  {remark}",
     ]
     if about.anonymous == "read":

@@ -8,6 +8,7 @@ from typing import Any
 
 import anyio
 import pytest
+from structlog.testing import capture_logs
 
 from attune.catalog.folders import packs_in
 from attune.database.pool import Database
@@ -256,13 +257,21 @@ async def test_a_folder_of_packs_that_is_made_anew_is_watched(database: Database
         assert told(engine) == []
 
 
-async def test_a_pack_of_a_folder_that_is_not_looked_at_stays(database: Database, tmp_path: Path, packs: Path) -> None:
+async def test_a_pack_of_a_folder_that_is_not_looked_at_stays_and_that_is_told_once(
+    database: Database, tmp_path: Path, packs: Path
+) -> None:
     pack(packs, "shop", SHOP)
     async with engine_on(database, tmp_path, watched=[packs]):
         pass
     (tmp_path / "others").mkdir()
+    with capture_logs() as lines:
+        async with engine_on(database, tmp_path, watched=[tmp_path / "others"]) as engine:
+            await engine.folders.read()
+            assert await refs(database, "rule") == ["shop.often", "shop.thank"]
+    (told_of,) = [line for line in lines if line["log_level"] == "warning"]
+    assert told_of["pack"] == "shop"
+    assert "attune pack delete shop" in told_of["remedy"]
     async with engine_on(database, tmp_path, watched=[tmp_path / "others"]) as engine:
-        assert await refs(database, "rule") == ["shop.often", "shop.thank"]
         await engine.installer.remove("shop")
         assert await refs(database, "pack") == []
 
