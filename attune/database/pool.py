@@ -52,6 +52,8 @@ _INFRASTRUCTURE = (
     asyncpg.QueryCanceledError,
     asyncpg.ReadOnlySQLTransactionError,
 )
+# Whatever PostgreSQL has against a connection, no statement is to blame.
+_CONNECTING = (*_INFRASTRUCTURE, asyncpg.InterfaceError, asyncpg.PostgresError)
 
 
 class DatabaseUnavailable(Unavailable):
@@ -136,12 +138,10 @@ class Database:
 
         A failure of the infrastructure inside the block leaves it as DatabaseUnavailable; other errors pass unchanged.
         """
-        try:
-            # A timeout costs as much as the rest; with an idle connection there is nothing to wait for.
-            timeout = None if self._pool.get_idle_size() else self._acquire_timeout
+        # A timeout costs as much as the rest; with an idle connection there is nothing to wait for.
+        timeout = None if self._pool.get_idle_size() else self._acquire_timeout
+        with _translated(*_CONNECTING):
             connection = await self._pool.acquire(timeout=timeout)
-        except (*_INFRASTRUCTURE, asyncpg.InterfaceError, asyncpg.PostgresError) as error:
-            raise DatabaseUnavailable(f"The database does not answer: {_told(error)}") from error
         try:
             yield connection
         except Exception as error:
@@ -156,14 +156,13 @@ class Database:
     async def fetch_all(self, query: str, **values: Any) -> list[Row]:
         """The rows of a cold read; `:name` in `query` stands for a value."""
         connection = self._databases.connection()
-        with _translated():
-            with anyio.fail_after(self._acquire_timeout):
-                await connection.__aenter__()
-            with anyio.CancelScope(shield=True):
-                try:
-                    records = await connection.fetch_all(query, values)
-                finally:
-                    await connection.__aexit__()
+        with _translated(*_CONNECTING), anyio.fail_after(self._acquire_timeout):
+            await connection.__aenter__()
+        with _translated(*_INFRASTRUCTURE, asyncpg.InterfaceError), anyio.CancelScope(shield=True):
+            try:
+                records = await connection.fetch_all(query, values)
+            finally:
+                await connection.__aexit__()
         return [record._mapping for record in records]  # noqa: SLF001
 
     async def fetch_one(self, query: str, **values: Any) -> Row | None:
@@ -181,10 +180,11 @@ def _is_gone(connection: asyncpg.Connection) -> bool:
 
 
 @contextmanager
-def _translated() -> Iterator[None]:
+def _translated(*kinds: type[Exception]) -> Iterator[None]:
+    """Let errors of some kinds leave the block as DatabaseUnavailable."""
     try:
         yield
-    except (*_INFRASTRUCTURE, asyncpg.InterfaceError) as error:
+    except kinds as error:
         raise DatabaseUnavailable(f"The database does not answer: {_told(error)}") from error
 
 

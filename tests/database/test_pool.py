@@ -259,3 +259,28 @@ async def test_closing_the_pool_waits_for_nobody_for_ever(dsn: str) -> None:
     await database.connect()
     await database.disconnect()
     await database.disconnect()
+
+
+async def test_a_database_that_takes_no_connections_is_unavailable_to_cold_reads_as_well(
+    cluster: Cluster, dsn: str
+) -> None:
+    async with pool_on(dsn, max_connections=2) as database:
+        (row,) = await database.fetch_all("SELECT current_database() AS name")
+        outside = await asyncpg.connect(embedded_url(cluster.environment()))
+        try:
+            # PostgreSQL refuses with 55000, which is no failure of a connection by its class.
+            await outside.execute(f"ALTER DATABASE {row['name']} ALLOW_CONNECTIONS false")
+            await outside.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1", row["name"]
+            )
+            await eventually(lambda: database.open_connections == 0)
+
+            with pytest.raises(DatabaseUnavailable, match="not currently accepting connections"):
+                await database.fetch_one("SELECT 1")
+            with pytest.raises(DatabaseUnavailable, match="not currently accepting connections"):
+                async with database.acquire():
+                    pass
+        finally:
+            await outside.execute(f"ALTER DATABASE {row['name']} ALLOW_CONNECTIONS true")
+            await outside.close()
+        assert await database.fetch_one("SELECT 1") is not None
