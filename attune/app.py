@@ -25,6 +25,7 @@ from attune.api.routes.description import described
 from attune.api.routes.enforcements import EnforcementRoutes
 from attune.api.routes.events import EventRoutes
 from attune.api.routes.executions import ExecutionRoutes
+from attune.api.routes.explain import ExplainRoutes
 from attune.api.routes.health import Check, HealthRoutes
 from attune.api.routes.identities import IdentityRoutes
 from attune.api.routes.rules import RuleRoutes
@@ -333,6 +334,7 @@ async def _application(
         TimerRoutes(database, clock),
         EventRoutes(database, definitions, engine.ingest, clock),
         EnforcementRoutes(database, definitions),
+        ExplainRoutes(database, definitions, clock),
         ExecutionRoutes(database, definitions, engine.requests, engine.waiters, Logs(installation.execution_logs)),
         BusRoutes(engine.bus),
         SystemRoutes(

@@ -55,6 +55,15 @@ class Client:
         """The `data` of an answer."""
         return self._send("GET", path, query)["data"]
 
+    def find(self, path: str, **query: Any) -> Any:
+        """The `data` of an answer; None when there is no such thing."""
+        try:
+            return self.get(path, **query)
+        except Refused as error:
+            if error.status == http.client.NOT_FOUND:
+                return None
+            raise
+
     def send(self, method: str, path: str, body: Any = None, **query: Any) -> Any:
         """The answer to a request that changes something."""
         return self._send(method, path, query, body)

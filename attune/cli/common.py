@@ -14,6 +14,7 @@ import typer
 
 from attune.cli.client import Client, Target
 from attune.cli.talk import CommandError, Exit, say
+from attune.cli.times import local
 
 
 class Format(StrEnum):
@@ -176,7 +177,7 @@ def _cell(value: Any) -> str:
         case bool():
             return "yes" if value else "no"
         case str():
-            return value
+            return local(value)
         case dict() | list():
             return json.dumps(value, ensure_ascii=False)
         case _:

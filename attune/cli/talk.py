@@ -33,6 +33,11 @@ def say(message: str) -> None:
     print(message, file=sys.stderr)  # noqa: T201 - this is how a command talks
 
 
+def first_line(text: str) -> str:
+    """The first line of a text; what an action printed at its end follows in the others."""
+    return text.partition("\n")[0]
+
+
 class _Heedless(io.FileIO):
     """Drops what nobody reads any more: that `head` has seen enough is no failure, and the exit code says what is."""
 

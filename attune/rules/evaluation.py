@@ -1,7 +1,7 @@
 """What a rule makes of an event: pure functions from both to a verdict."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 
@@ -95,21 +95,48 @@ def parameters(rule: Rule, names: Mapping[str, Json], config: JsonObject, now: d
 
 def judge(rule: Rule, event: Event, config: JsonObject, now: datetime) -> Verdict:
     """What `Compiled.match` came to, clause by clause."""
+    verdict = decide(rule, event)
+    if verdict.decision is not Decision.MATCHED:
+        return verdict
+    try:
+        return replace(verdict, parameters=parameters(rule, names_of(event), config, now))
+    except ParametersError as error:
+        return replace(verdict, decision=Decision.ERROR, error=error.message)
+
+
+def decide(rule: Rule, event: Event) -> Verdict:
+    """What the conditions of a rule came to, clause by clause; without the parameters."""
     if not rule.enabled:
         return Verdict(rule, Decision.DISABLED)
-    names = names_of(event)
     try:
-        clause = compile_condition(rule.conditions).explain(names)
+        clause = compile_condition(rule.conditions).explain(names_of(event))
     except ExpressionError as error:
         return Verdict(rule, Decision.ERROR, error=error.message)
     if clause.outcome == "error":
         return Verdict(rule, Decision.ERROR, clause, error="the conditions cannot be decided")
     if clause.outcome != "true":
         return Verdict(rule, Decision.NOT_MATCHED, clause)
-    try:
-        return Verdict(rule, Decision.MATCHED, clause, parameters(rule, names, config, now))
-    except ParametersError as error:
-        return Verdict(rule, Decision.ERROR, clause, error=error.message)
+    return Verdict(rule, Decision.MATCHED, clause)
+
+
+def deciding(clause: Clause) -> Clause:
+    """The part of a condition that decided it: the first clause that failed, or the whole when it took several."""
+    if clause.kind == "all" or clause.outcome == "error":
+        guilty = next((part for part in clause.clauses if part.outcome == clause.outcome), None)
+        return clause if guilty is None else deciding(guilty)
+    return clause
+
+
+def written(clause: Clause) -> str:
+    """A clause as one line; groups of field clauses have no text of their own."""
+    if not _is_group(clause):
+        return clause.text
+    parts = (f"({written(part)})" if _is_group(part) else part.text for part in clause.clauses)
+    return (" and " if clause.kind == "all" else " or ").join(parts)
+
+
+def _is_group(clause: Clause) -> bool:
+    return bool(clause.clauses) and clause.text in {"all", "any"}
 
 
 def problems(rule: RuleSpec) -> Iterator[Problem]:

@@ -60,3 +60,44 @@ async def consequences(connection: Connection, event: int) -> Sequence[Row]:
         """,
         event,
     )
+
+
+_ENDED_BADLY = "('failed', 'timeout', 'abandoned')"
+
+_HISTORY = f"""
+    SELECT v.id, v.rule, v.scheduled_at, v.created, m.definition_version, n.status AS enforcement_status, n.reason,
+           e.id AS execution, e.status AS execution_status,
+           CASE WHEN e.status IN {_ENDED_BADLY} THEN left(e.result ->> 'error', 300) END AS error
+      FROM attune.event v
+      LEFT JOIN attune.event_match m ON m.event = v.id
+      LEFT JOIN attune.enforcement n ON n.event = v.id AND n.rule = $1
+      LEFT JOIN attune.execution e ON e.enforcement = n.id AND e.parent IS NULL AND e.original_execution IS NULL
+"""
+
+TRIGGER_HISTORY = f"""
+    {_HISTORY}
+     WHERE v.trigger_ref = $2 AND v.id < $3
+     ORDER BY v.id DESC
+     LIMIT $4
+"""
+
+TIMER_HISTORY = f"""
+    {_HISTORY}
+     WHERE v.rule = $1 AND v.scheduled_at < $2 AND v.scheduled_at >= $3
+     ORDER BY v.scheduled_at DESC
+     LIMIT $4
+"""
+
+
+async def history(connection: Connection, rule: int, trigger_ref: str, before: int, limit: int) -> Sequence[Row]:
+    """The newest events of a trigger with an id below `before`, and what became of each with the rule: id, rule (that
+    it is for), scheduled_at, created, definition_version (None: not matched yet), enforcement_status, reason,
+    execution, execution_status, error."""
+    return await connection.fetch(TRIGGER_HISTORY, rule, trigger_ref, before, limit)
+
+
+async def timer_history(
+    connection: Connection, rule: int, before: datetime, since: datetime, limit: int
+) -> Sequence[Row]:
+    """The same of the events of a rule's timer, for instants from `since` to `before`, the newest first."""
+    return await connection.fetch(TIMER_HISTORY, rule, before, since, limit)

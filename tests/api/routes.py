@@ -10,6 +10,7 @@ from attune.api.routes.description import described
 from attune.api.routes.enforcements import EnforcementRoutes
 from attune.api.routes.events import EventRoutes
 from attune.api.routes.executions import ExecutionRoutes
+from attune.api.routes.explain import ExplainRoutes
 from attune.api.routes.health import HealthRoutes
 from attune.api.routes.identities import IdentityRoutes
 from attune.api.routes.rules import RuleRoutes
@@ -29,6 +30,7 @@ ENDPOINTS: tuple[Endpoint, ...] = described(
         TimerRoutes(_NOTHING, _NOTHING),
         EventRoutes(_NOTHING, _NOTHING, _NOTHING, _NOTHING),
         EnforcementRoutes(_NOTHING, _NOTHING),
+        ExplainRoutes(_NOTHING, _NOTHING, _NOTHING),
         ExecutionRoutes(_NOTHING, _NOTHING, _NOTHING, _NOTHING, _NOTHING),
         BusRoutes(_NOTHING),
         SystemRoutes(_NOTHING, _NOTHING, _NOTHING, _NOTHING, _NOTHING, _NOTHING),

@@ -67,6 +67,7 @@ ROUTES = [
     ("GET", "/api/v1/rules/{ref}", READ),
     ("GET", "/api/v1/timers", READ),
     ("GET", "/api/v1/timers/{ref}/next", READ),
+    ("GET", "/api/v1/rules/{ref}/explain", READ),
     ("POST", "/api/v1/rules", RIGHT),
     ("PUT", "/api/v1/rules/{ref}", RIGHT),
     ("PATCH", "/api/v1/rules/{ref}", RIGHT),

@@ -39,6 +39,10 @@ HOP |= {"outcome", "error", "published_at", "delivered_at", "done_at"}
 STATUS = {"version", "url", "pid", "data", "database", "started_at", "uptime_seconds", "demo", "anonymous"}
 STATUS |= {"running_executions", "waiting_timers", "waiting_deliveries", "dead_letters", "broken_packs"}
 
+HISTORY = {"rule", "rule_ref", "enabled", "trigger_ref", "action_ref", "since", "until", "events", "complete"}
+HISTORY |= {"newest_event", "fired", "last_fired_event", "waiting", "disabled", "unexamined", "not_matched", "errors"}
+HISTORY |= {"not_run", "executions", "failures", "skipped", "next_fire_at", "notes"}
+
 NEW_RULE = {"pack_ref": "shop", "label": "Made", "trigger_ref": "shop.sold", "action_ref": "core.echo"}
 
 # Every route that answers with one object: what is sent, the status, and the fields of `data`.
@@ -64,6 +68,7 @@ OBJECTS: list[tuple[str, str, dict[str, Any] | None, int, set[str]]] = [
         ACTION | {"pack", "param_schema", "out_schema", "output_format", "timeout_seconds"},
     ),
     ("GET", "/api/v1/rules/{rule}", None, 200, RULE_WHOLE),
+    ("GET", "/api/v1/rules/{rule}/explain", None, 200, HISTORY),
     ("POST", "/api/v1/rules", NEW_RULE | {"ref": "shop.made"}, 201, RULE_WHOLE),
     ("PUT", "/api/v1/rules/{rule}", {"label": "Changed"}, 200, RULE_WHOLE),
     ("PATCH", "/api/v1/rules/{rule}", {"label": "Changed"}, 200, RULE_WHOLE),
@@ -335,6 +340,7 @@ async def test_an_event_is_explained_rule_by_rule(shop: Shop) -> None:
         "/api/v1/rules/enabled",
         "/api/v1/packs/{pack}/rules",
         "/api/v1/events/{event}/explain",
+        "/api/v1/rules/{rule}/explain",
         "/api/v1/enforcements/{enforcement}",
         "/api/v1/executions/{execution}",
         "/api/v1/executions",

@@ -62,6 +62,8 @@ SHOWN: list[tuple[str, str, str]] = [
     ("execution show EXECUTION", "line 12", "result.exit_code"),
     ("execution logs EXECUTION", "before", "text"),
     ("why event EVENT", "rule shop.tell matched", "rules.0.decision"),
+    ("why rule shop.tell", "fired 1 time ", "executions.failed"),
+    ("why execution EXECUTION", "rule shop.tell matched it", "states.2.status"),
     ("bus topology", "enforcement.created", "queues.0.name"),
     ("bus queues", "attune.events.queue", "queues.0.waiting"),
     ("bus trace CHAIN", "EnforcementCreated", "hops.0.outcome"),
@@ -271,6 +273,9 @@ WRONG: list[tuple[list[str], dict[str, str], int, str]] = [
     (["event", "show", "9000000000"], {}, REFUSED, "There is no event 9000000000."),
     (["rule", "show", "\udcff"], {}, REFUSED, "There is no rule"),
     (["event", "list", "--rule", "a", "--limit", "0"], {}, USAGE, "greater than or equal to 1"),
+    (["why", "rule", "shop.none"], {}, REFUSED, "There is no rule shop.none."),
+    (["why", "rule", "shop.thank", "--since", "soon"], {}, USAGE, "no span of time"),
+    (["why", "execution", "9000000000"], {}, REFUSED, "There is no execution 9000000000."),
     (["bus", "trace", "abc"], {}, REFUSED, "abc is no correlation id."),
     (["rule", "edit", "shop.thank"], {}, USAGE, "nothing to change"),
     (["rule", "edit", "shop.thank", "--label", "x"], {}, REFUSED, "/rules/thank.yaml: change it there"),
@@ -354,3 +359,45 @@ def test_every_command_has_help(path: tuple[str, ...]) -> None:
 async def _failed(site: Site, event: int) -> Any:
     found = await site.data("GET", f"/api/v1/executions?event={event}&status=failed")
     return found[0] if found else None
+
+
+async def test_why_a_rule_did_not_fire_is_told_in_one_command(site: Site, attune: Commands) -> None:
+    rule = {"ref": "shop.cheap", "pack_ref": "shop", "label": "Cheap", "trigger_ref": "shop.typed"}
+    when = {"expression": "event.payload.item == 'tea' and event.payload.price < 3"}
+    await site.data("POST", "/api/v1/rules", json=rule | {"action_ref": "bad.fail", "conditions": when})
+    ids = []
+    for payload in ({"item": "milk"}, {"item": "tea"}, {"item": "tea", "price": 5}, {"item": "tea", "price": 1}):
+        sold = {"trigger_ref": "shop.typed", "payload": payload}
+        ids.append((await site.data("POST", "/api/v1/events", json=sold))["id"])
+    milk, _, dear, cheap = ids
+
+    async def ended() -> bool | None:
+        told = await site.data("GET", "/api/v1/rules/shop.cheap/explain")
+        return True if told["executions"].get("failed") and not told["waiting"] else None
+
+    await until(ended)
+    shown = await attune("why", "rule", "shop.cheap", "--since", "1h")
+
+    assert shown.stdout == (
+        "rule shop.cheap, the last 1h: 4 events\n"
+        "  shop.typed starts bad.fail\n"
+        f"  fired 1 time   (attune why event {cheap})\n"
+        "  did not match 3 times:\n"
+        f"    2  event.payload.price < 3; it is 5   (attune why event {dear})\n"
+        f'    1  event.payload.item == "tea"; it is "milk"   (attune why event {milk})\n'
+        "  executions: 1 failed\n"
+        "  failed 1 time:\n"
+        f"    1  exit code 3: line 8   (attune why event {cheap})\n"
+    )
+
+
+async def test_why_an_execution_waits_is_told_while_it_does(site: Site, attune: Commands) -> None:
+    execution = await site.data("POST", "/api/v1/executions/execute", json={"action_ref": "core.noop"})
+    await site.data("GET", f"/api/v1/executions/{execution['id']}?wait=30")
+    # As one is between the scheduler and its worker; the real thing takes a millisecond.
+    await site.sql("UPDATE attune.execution SET status = 'scheduled', started_at = NULL WHERE id = $1", execution["id"])
+
+    shown = await attune("why", "execution", str(execution["id"]))
+
+    assert "asked for by somebody, without a rule" in shown.stdout
+    assert f"it waits for a free slot of worker {site.serving.engine.worker.worker_id}\n" in shown.stdout

@@ -15,6 +15,7 @@ from attune.database.pool import Row
 from attune.events import queries as events
 from attune.events.model import NewEvent
 from attune.executions import queries as executions
+from attune.rules import queries as rules
 from tests.pipeline.shop import SHOP, TRIGGERS, new_rule, rows
 from tests.support.databases import new_database, pool_on
 from tests.support.engines import engine_on, pack
@@ -69,6 +70,8 @@ HOT: dict[str, tuple[str, list[str]]] = {
     "the worker starts": (executions.START, [_IDS, _NOW, "1"]),
     "the writer ends": (executions.FINISH, ["'completed'", _NOW, _IDS, "'{}'", "'{running}'"]),
     "completion reads": (executions.READ_ENDINGS, [_IDS]),
+    "the history of a rule": (rules.TRIGGER_HISTORY, ["1", "'shop.sold'", "9000", "100"]),
+    "the history of a rule with a timer": (rules.TIMER_HISTORY, ["1", _NOW, "'2026-02-01'", "100"]),
     "a consumer claims": (bus.CLAIM, ["'queue'", _UUIDS]),
 }
 

@@ -1,0 +1,115 @@
+"""Why a rule fired or did not, over a time."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import timedelta
+from typing import Annotated, Any
+
+from pydantic import Field
+from starlette.responses import Response
+
+from attune.api.answers import one
+from attune.api.endpoints import Call, Endpoint, Permission
+from attune.api.paging import Query
+from attune.base.clock import Clock
+from attune.base.errors import NotFound
+from attune.catalog import queries as catalog
+from attune.catalog.definitions import Definitions
+from attune.catalog.model import Rule
+from attune.database.pool import Database, Row
+from attune.rules.history import COUNTED, EVALUATED, History, Reason, history
+from attune.sources.timers import queries as timers
+
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+_SKIPS = 100
+
+
+class SinceQuery(Query):
+    since: Annotated[str, Field(pattern=r"^[1-9][0-9]{0,4}[smhd]$")] = "24h"
+    """How far back, as 30m, 24h or 7d."""
+
+    def span(self) -> timedelta:
+        return timedelta(**{_UNITS[self.since[-1]]: int(self.since[:-1])})
+
+
+class ExplainRoutes:
+    def __init__(self, database: Database, definitions: Definitions, clock: Clock) -> None:
+        self._database = database
+        self._definitions = definitions
+        self._clock = clock
+
+    def endpoints(self) -> list[Endpoint]:
+        return [
+            Endpoint(
+                "GET",
+                "/api/v1/rules/{ref}/explain",
+                Permission("rules", "read", anonymous=True),
+                self.rule,
+                "How often it fired, and why not the other times, `since` (30m, 24h, 7d) until now",
+                query=SinceQuery,
+            )
+        ]
+
+    async def rule(self, call: Call[SinceQuery, None]) -> Response:
+        since = self._clock.now() - call.query.span()
+        async with self._database.acquire() as connection:
+            rule = await catalog.definition(connection, "rule", call.path["ref"])
+            if not isinstance(rule, Rule):
+                raise NotFound(f"There is no rule {call.path['ref']}.")
+            (timer,) = await timers.timers(connection, [rule.id]) or (None,)
+            found = await history(connection, rule, since, self._clock, has_timer=timer is not None)
+            skips = [] if timer is None else await timers.skips(connection, rule.id, _SKIPS)
+        skipped = [dict(skip) for skip in skips if skip["created"] >= since]
+        return one(_view(found, skipped) | {"next_fire_at": timer and timer.next_fire_at, "notes": self._notes(found)})
+
+    def _notes(self, found: History) -> list[str]:
+        rule = found.rule
+        notes = [] if rule.enabled else ["The rule is disabled now."]
+        trigger = self._definitions.triggers.by_ref.get(rule.trigger_ref)
+        if trigger is None:
+            notes.append(f"There is no trigger {rule.trigger_ref} any more.")
+        elif not trigger.enabled:
+            notes.append(f"The trigger {rule.trigger_ref} is disabled now.")
+        if rule.action_ref not in self._definitions.actions.by_ref:
+            notes.append(f"There is no action {rule.action_ref} any more.")
+        if not found.complete:
+            notes.append(f"There were more events: only the newest {COUNTED:,} are counted.")
+        if found.unexamined:
+            notes.append(
+                f"{found.unexamined:,} events that did not match were not evaluated again; of the others, the newest "
+                f"{EVALUATED:,} at most were."
+            )
+        return notes
+
+
+def _view(found: History, skipped: Sequence[Row]) -> dict[str, Any]:
+    return {
+        "rule": found.rule.id,
+        "rule_ref": found.rule.ref,
+        "enabled": found.rule.enabled,
+        "trigger_ref": found.rule.trigger_ref,
+        "action_ref": found.rule.action_ref,
+        "since": found.since,
+        "until": found.until,
+        "events": found.events,
+        "complete": found.complete,
+        "newest_event": None if found.newest is None else {"id": found.newest[0], "created": found.newest[1]},
+        "fired": found.fired,
+        "last_fired_event": found.last_fired,
+        "waiting": found.waiting,
+        "disabled": found.disabled,
+        "unexamined": found.unexamined,
+        "not_matched": [_reason(reason) for reason in found.not_matched.listed()],
+        "errors": [_reason(reason) for reason in found.errors.listed()],
+        "not_run": [_reason(reason) for reason in found.not_run.listed()],
+        "executions": found.executions,
+        "failures": [_reason(reason) for reason in found.failures.listed()],
+        "skipped": skipped,
+    }
+
+
+def _reason(reason: Reason) -> dict[str, Any]:
+    shown = asdict(reason)
+    if reason.actual_missing is None:
+        del shown["actual"], shown["actual_missing"]
+    return shown
