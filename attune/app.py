@@ -31,6 +31,7 @@ from attune.api.routes.identities import IdentityRoutes
 from attune.api.routes.rules import RuleRoutes
 from attune.api.routes.system import About, SystemRoutes
 from attune.api.routes.timers import TimerRoutes
+from attune.api.routes.watch import WatchRoutes
 from attune.api.server import Api
 from attune.base.clock import Clock, SystemClock
 from attune.base.errors import StartError, plain_errors
@@ -337,6 +338,7 @@ async def _application(
         ExplainRoutes(database, definitions, clock),
         ExecutionRoutes(database, definitions, engine.requests, engine.waiters, Logs(installation.execution_logs)),
         BusRoutes(engine.bus),
+        WatchRoutes(engine.bus, definitions, about.started_at.isoformat()),
         SystemRoutes(
             about, engine.bus, clock, lambda: engine.worker.running, lambda: engine.timers.waiting, engine.folders
         ),
@@ -398,5 +400,6 @@ async def _answering(
         try:
             yield
         finally:
+            application.state.stopping = True
             for server, _ in servers:
                 server.should_exit = True

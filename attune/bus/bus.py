@@ -117,6 +117,7 @@ class Bus:
 
     def committed(self, deliveries: Sequence[Delivery[Any]], broadcasts: Sequence[tuple[str, Message]]) -> None:
         """Hand over what a commit has made true."""
+        self.counters.commits += 1
         self.broker.hand_over(deliveries)
         published = self.counters.published
         for (kind, queue), group in grouped(deliveries, _published_as).items():
@@ -127,6 +128,7 @@ class Bus:
 
     def doubted(self, deliveries: Sequence[Delivery[Any]], broadcasts: Sequence[tuple[str, Message]]) -> None:
         """Let everybody look whether a commit has happened."""
+        self.counters.commits += 1
         # And once more: a server that lost us in the middle of it may not have finished yet.
         later = self.clock.now() + _SECOND_LOOK
         for queue in {delivery.queue for delivery in deliveries}:

@@ -20,6 +20,8 @@ class Counters:
     queues: dict[str, QueueCounters] = field(default_factory=dict)
     published: Counter[tuple[str, str]] = field(default_factory=Counter)
     """By message type and queue."""
+    commits: int = 0
+    """Transactions that may have changed something: who watches for changes need not look while it stays the same."""
     unroutable: Counter[str] = field(default_factory=Counter)
     """By message type."""
 

@@ -45,6 +45,13 @@ class Refused(CommandError):
         self.errors = _errors(content)
 
 
+def is_away(error: CommandError) -> bool:
+    """Whether the server, or its database, cannot answer for a while."""
+    if isinstance(error, Refused):
+        return error.status == http.client.SERVICE_UNAVAILABLE
+    return error.exit_code is Exit.UNREACHABLE
+
+
 class Client:
     """Sends requests and gives the data back; what the server refuses becomes a CommandError."""
 

@@ -41,11 +41,20 @@ def first_line(text: str) -> str:
 class _Heedless(io.FileIO):
     """Drops what nobody reads any more: that `head` has seen enough is no failure, and the exit code says what is."""
 
+    is_read = True
+
     def write(self, data: Any) -> int:
         try:
             return super().write(data)
         except BrokenPipeError:
+            self.is_read = False
             return len(data)
+
+
+def is_read() -> bool:
+    """Whether somebody still reads what is printed, as far as the last line has told."""
+    raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
+    return bool(getattr(raw, "is_read", True))
 
 
 def run(app: "typer.Typer") -> NoReturn:

@@ -1,7 +1,7 @@
 """`attune why …`: why a rule fired, or why not; why an execution ran, waited and ended as it did."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any
 
 import typer
@@ -101,12 +101,13 @@ def _reasons(heading: str, reasons: list[dict[str, Any]]) -> Iterator[str]:
         yield f"  {heading} {_times(sum(reason['count'] for reason in reasons), 'time')}:"
     width = max((len(str(reason["count"])) for reason in reasons), default=0)
     for reason in reasons:
-        said = first_line(reason["text"]) + _actual(reason) + _such_as(reason["event"])
+        said = first_line(reason["text"]) + actual(reason) + _such_as(reason["event"])
         yield f"    {reason['count']:>{width}}  {said}"
 
 
-def _actual(reason: dict[str, Any]) -> str:
-    if "actual_missing" not in reason:
+def actual(reason: Mapping[str, Any]) -> str:
+    """What was there where a clause looked, if it looks at a single value."""
+    if reason["actual_missing"] is None:
         return ""
     return "; it is missing" if reason["actual_missing"] else f"; it is {_json(reason['actual'])}"
 

@@ -345,6 +345,21 @@ async def execution_row(connection: Connection, execution_id: int) -> Row | None
     )
 
 
+async def newer(connection: Connection, where: Where, limit: int) -> Sequence[Row]:
+    """The newest executions that fit, as in a page, with their errors. Conditions are on `e` and `n`."""
+    return await connection.fetch(
+        f"SELECT {_SUMMARY}, left(e.result ->> 'error', 300) AS error FROM {_WITH_ENFORCEMENT}"
+        f"{where.text} ORDER BY e.id DESC LIMIT {limit}",
+        *where.arguments,
+    )
+
+
+async def newest_open(connection: Connection, limit: int) -> list[int]:
+    """The ids of the newest executions that have not ended."""
+    rows = await connection.fetch("SELECT execution FROM attune.execution_open ORDER BY execution DESC LIMIT $1", limit)
+    return [row["execution"] for row in rows]
+
+
 _ENFORCEMENT_SUMMARY = """
     n.id, n.rule, n.rule_ref, n.trigger_ref, n.event, n.status, n.reason, n.correlation_id, n.created,
     n.resolved_at

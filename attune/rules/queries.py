@@ -45,6 +45,19 @@ async def seen_by_matcher(connection: Connection, event: int) -> tuple[int, date
     return None if row is None else (row["definition_version"], row["created"])
 
 
+async def matches(connection: Connection, ids: Sequence[int]) -> Sequence[Row]:
+    """What the matcher did with those of some events that it took: event, definition_version, rules, matched, failed,
+    created."""
+    return await connection.fetch("SELECT * FROM attune.event_match WHERE event = ANY($1::bigint[])", ids)
+
+
+async def effects(connection: Connection, ids: Sequence[int]) -> Sequence[Row]:
+    """The enforcements of some events: event, rule, id, reason."""
+    return await connection.fetch(
+        "SELECT event, rule, id, reason FROM attune.enforcement WHERE event = ANY($1::bigint[])", ids
+    )
+
+
 async def consequences(connection: Connection, event: int) -> Sequence[Row]:
     """The enforcements of an event with their executions: rule, enforcement, enforcement_status, reason, execution,
     execution_status, error."""

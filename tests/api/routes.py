@@ -16,6 +16,7 @@ from attune.api.routes.identities import IdentityRoutes
 from attune.api.routes.rules import RuleRoutes
 from attune.api.routes.system import SystemRoutes
 from attune.api.routes.timers import TimerRoutes
+from attune.api.routes.watch import WatchRoutes
 
 _NOTHING: Any = None
 
@@ -33,6 +34,7 @@ ENDPOINTS: tuple[Endpoint, ...] = described(
         ExplainRoutes(_NOTHING, _NOTHING, _NOTHING),
         ExecutionRoutes(_NOTHING, _NOTHING, _NOTHING, _NOTHING, _NOTHING),
         BusRoutes(_NOTHING),
+        WatchRoutes(_NOTHING, _NOTHING, ""),
         SystemRoutes(_NOTHING, _NOTHING, _NOTHING, _NOTHING, _NOTHING, _NOTHING),
     )
     for endpoint in routes.endpoints()

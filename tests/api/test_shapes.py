@@ -92,6 +92,7 @@ OBJECTS: list[tuple[str, str, dict[str, Any] | None, int, set[str]]] = [
     ("GET", "/api/v1/bus/queues", None, 200, {"queues", "unroutable"}),
     ("GET", "/api/v1/bus/trace/{correlation_id}", None, 200, {"correlation_id", "hops"}),
     ("GET", "/api/v1/system/status", None, 200, STATUS),
+    ("GET", "/api/v1/watch", None, 200, {"cursor", "settled", "events", "executions", "cut"}),
 ]
 
 # Every list, and the fields of an item.

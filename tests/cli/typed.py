@@ -1,6 +1,7 @@
 """Commands as processes, without the time that importing Python's modules takes: they are forked from one that has."""
 
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -11,7 +12,7 @@ import anyio
 from anyio.abc import Process
 from anyio.streams.buffered import BufferedByteReceiveStream
 
-from tests.server.running import environment
+from tests.server.running import command, environment
 
 _FORKER = """
 import contextlib, io, json, os, sys, tempfile
@@ -75,3 +76,48 @@ async def commands_of(data: Path) -> AsyncIterator[Commands]:
         assert process.stdin is not None
         await process.stdin.aclose()
         await process.wait()
+
+
+class Lasting:
+    """A command that goes on until somebody ends it."""
+
+    def __init__(self, process: Process) -> None:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        self.process = process
+        self._printed = BufferedByteReceiveStream(process.stdout)
+        self._said = BufferedByteReceiveStream(process.stderr)
+
+    async def prints(self) -> str:
+        """The next line of stdout."""
+        return await self._line(self._printed)
+
+    async def says(self) -> str:
+        """The next line of stderr."""
+        return await self._line(self._said)
+
+    async def _line(self, stream: BufferedByteReceiveStream) -> str:
+        with anyio.fail_after(40):
+            return (await stream.receive_until(b"\n", 1 << 20)).decode()
+
+    async def interrupt(self) -> int:
+        """The exit code after Ctrl-C."""
+        self.process.send_signal(signal.SIGINT)
+        return await self.end()
+
+    async def end(self) -> int:
+        """The exit code."""
+        with anyio.fail_after(40):
+            return await self.process.wait()
+
+
+@asynccontextmanager
+async def lasting(data: Path, *words: str) -> AsyncIterator[Lasting]:
+    """What a person typed on the machine of the server with this data directory; ended with the block."""
+    env = environment(ATTUNE_DATA_DIR=str(data))
+    async with await anyio.open_process(command(*words), env=env, cwd="/") as process:
+        try:
+            yield Lasting(process)
+        finally:
+            if process.returncode is None:
+                process.kill()

@@ -104,8 +104,8 @@ class ExecutionRoutes:
     async def list(self, call: Call[ExecutionQuery, None]) -> Response:
         async with self._database.acquire() as connection:
             page = await queries.executions_page(connection, _where(call.query), call.query.window())
-            dead = await _dead_letters(connection, page.rows)
-        items = [_summary(row, dead) for row in page.rows]
+            dead = await dead_letters(connection, page.rows)
+        items = [summary(row, dead) for row in page.rows]
         return many(items, page, call.query, items[-1]["id"] if items else None)
 
     async def execute(self, call: Call[WaitQuery, ExecuteBody]) -> Response:
@@ -147,9 +147,9 @@ class ExecutionRoutes:
             row = await queries.execution_row(connection, execution_id)
             if row is None:
                 raise NotFound(f"There is no execution {execution_id}.")
-            dead = await _dead_letters(connection, [row])
+            dead = await dead_letters(connection, [row])
         action = self._definitions.actions.by_ref.get(row["action_ref"])
-        return _summary(row, dead) | {
+        return summary(row, dead) | {
             "action": row["action"],
             "config": masked(loads(row["config"]), action),
             "executor": row["executor"],
@@ -189,13 +189,14 @@ def _where(query: ExecutionQuery) -> Where:
     return where
 
 
-async def _dead_letters(connection: Connection, rows: Sequence[Row]) -> dict[str, int]:
+async def dead_letters(connection: Connection, rows: Sequence[Row]) -> dict[str, int]:
     """The dead letters that executions wait for, by subject."""
     waiting = [f"execution:{row['id']}" for row in rows if not ExecutionStatus(row["status"]).is_terminal]
     return await bus.dead_letters_about(connection, waiting) if waiting else {}
 
 
-def _summary(row: Row, dead: Mapping[str, int]) -> dict[str, Any]:
+def summary(row: Row, dead: Mapping[str, int]) -> dict[str, Any]:
+    """An execution as lists show it; `dead` are the dead letters by subject."""
     return {
         "id": row["id"],
         "action_ref": row["action_ref"],

@@ -17,7 +17,7 @@ from attune.catalog import queries as catalog
 from attune.catalog.definitions import Definitions
 from attune.catalog.model import Rule
 from attune.database.pool import Database, Row
-from attune.rules.history import COUNTED, EVALUATED, History, Reason, history
+from attune.rules.history import COUNTED, EVALUATED, History, history
 from attune.sources.timers import queries as timers
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
@@ -99,17 +99,10 @@ def _view(found: History, skipped: Sequence[Row]) -> dict[str, Any]:
         "waiting": found.waiting,
         "disabled": found.disabled,
         "unexamined": found.unexamined,
-        "not_matched": [_reason(reason) for reason in found.not_matched.listed()],
-        "errors": [_reason(reason) for reason in found.errors.listed()],
-        "not_run": [_reason(reason) for reason in found.not_run.listed()],
+        "not_matched": [asdict(reason) for reason in found.not_matched.listed()],
+        "errors": [asdict(reason) for reason in found.errors.listed()],
+        "not_run": [asdict(reason) for reason in found.not_run.listed()],
         "executions": found.executions,
-        "failures": [_reason(reason) for reason in found.failures.listed()],
+        "failures": [asdict(reason) for reason in found.failures.listed()],
         "skipped": skipped,
     }
-
-
-def _reason(reason: Reason) -> dict[str, Any]:
-    shown = asdict(reason)
-    if reason.actual_missing is None:
-        del shown["actual"], shown["actual_missing"]
-    return shown
