@@ -79,9 +79,9 @@ class Client:
         """An answer that is no JSON."""
         return self._raw("GET", path, query).decode()
 
-    def content(self, path: str) -> bytes:
+    def content(self, path: str, **query: Any) -> bytes:
         """An answer as it is, byte for byte."""
-        return self._raw("GET", path, {})
+        return self._raw("GET", path, query)
 
     def pages(self, path: str, limit: int, **query: Any) -> Iterator[Any]:
         """Up to `limit` items of a list."""

@@ -1,12 +1,14 @@
 """`attune execution …` and `attune run`: what ran, and running something."""
 
 import sys
+from codecs import getincrementaldecoder
 from typing import Annotated, Any
 
 import typer
 
+from attune.cli.client import Client
 from attune.cli.common import Context, Format, command, parameters
-from attune.cli.talk import Exit, say
+from attune.cli.talk import CommandError, Exit, is_read, say
 
 app = typer.Typer(name="execution", help="Executions: what ran, runs, or waits.", no_args_is_help=True)
 
@@ -17,6 +19,7 @@ Status = Annotated[str | None, typer.Option(help="Only those in this state.", sh
 _TERMINAL = {"completed", "failed", "cancelled", "timeout", "abandoned"}
 _LAST_LINES = 10
 _WAIT = 30
+_LOOK_EVERY = 1
 
 
 @command(app, "list")
@@ -57,14 +60,43 @@ def logs(
     execution_id: Id,
     stderr: Annotated[bool, typer.Option("--stderr", help="What it printed to stderr instead of stdout.")] = False,
     tail: Annotated[int | None, typer.Option(help="Only so many of the last lines.", min=1, show_default=False)] = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Show what it prints until it has ended.")] = False,
 ) -> None:
     """Show what an execution printed."""
     stream = "stderr" if stderr else "stdout"
+    if follow:
+        if context.format is not Format.TABLE or tail is not None:
+            raise CommandError("--follow shows all, as it is printed: leave --tail and --output away.", Exit.USAGE)
+        _follow(context.client, execution_id, stream)
+        return
     text = context.client.text(f"/api/v1/executions/{execution_id}/logs/{stream}", tail=tail)
     if context.format is not Format.TABLE:
         context.one({"execution": execution_id, "stream": stream, "text": text})
         return
     sys.stdout.write(text)
+
+
+def _follow(client: Client, execution_id: int, stream: str) -> None:
+    path = f"/api/v1/executions/{execution_id}"
+    # A character may lie across the parts.
+    decoder = getincrementaldecoder("utf-8")(errors="replace")
+    offset, wait = 0, 0
+    try:
+        while is_read():
+            # In this order: whatever it printed is in its log before it has ended.
+            execution = client.get(path, wait=wait)
+            while part := client.content(f"{path}/logs/{stream}", offset=offset):
+                offset += len(part)
+                sys.stdout.write(decoder.decode(part))
+                sys.stdout.flush()
+            if execution["status"] in _TERMINAL:
+                say(f"execution {execution_id} is {execution['status']}")
+                return
+            if wait == 0 and execution["waiting_for"]:
+                say(f"execution {execution_id} is {execution['status']}: it waits for {execution['waiting_for']}")
+            wait = _LOOK_EVERY
+    except KeyboardInterrupt:
+        say(f"\nexecution {execution_id} goes on; to end it: attune execution cancel {execution_id}")
 
 
 @command(app, "cancel")
@@ -86,9 +118,16 @@ def run(
 ) -> None:
     """Run an action."""
     body = {"action_ref": action, "parameters": parameters(param or [], params)}
-    execution = context.client.send("POST", "/api/v1/executions/execute", body, wait=_WAIT if wait else 0)["data"]
-    while wait and execution["status"] not in _TERMINAL:
-        execution = context.client.get(f"/api/v1/executions/{execution['id']}", wait=_WAIT)
+    # Without waiting: who ends the wait is to know which execution goes on.
+    execution = context.client.send("POST", "/api/v1/executions/execute", body)["data"]
+    try:
+        while wait and execution["status"] not in _TERMINAL:
+            execution = context.client.get(f"/api/v1/executions/{execution['id']}", wait=_WAIT)
+    except KeyboardInterrupt:
+        number = execution["id"]
+        say(f"\nexecution {number} goes on; to see it: attune execution logs {number} --follow")
+        say(f"to end it: attune execution cancel {number}")
+        sys.exit(Exit.INTERRUPTED)
     if context.format is not Format.TABLE:
         context.one(execution)
     else:

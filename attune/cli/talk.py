@@ -18,6 +18,8 @@ class Exit(IntEnum):
     REFUSED = 3
     """The server, or Attune itself, said no."""
     UNREACHABLE = 4
+    INTERRUPTED = 130
+    """Ctrl-C ended the wait for an execution."""
 
 
 class CommandError(AttuneError):

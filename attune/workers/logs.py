@@ -5,6 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final, Literal
 
+PART = 1_048_576
+"""Bytes of a log that are read at once."""
+
 _BLOCK = 65_536
 
 Stream = Literal["stdout", "stderr"]
@@ -29,6 +32,15 @@ class Logs:
         except FileNotFoundError:
             return ""
         return raw.decode("utf-8", errors="replace")
+
+    def part(self, execution: int, stream: Stream, offset: int) -> bytes:
+        """What an execution printed from a byte on, as much as is read at once; nothing if there is nothing yet."""
+        try:
+            with self.path(execution, stream).open("rb") as file:
+                file.seek(offset)
+                return file.read(PART)
+        except FileNotFoundError:
+            return b""
 
 
 def _last_lines(file: BinaryIO, count: int) -> bytes:

@@ -279,6 +279,8 @@ WRONG: list[tuple[list[str], dict[str, str], int, str]] = [
     (["bus", "trace", "abc"], {}, REFUSED, "abc is no correlation id."),
     (["rule", "edit", "shop.thank"], {}, USAGE, "nothing to change"),
     (["rule", "edit", "shop.thank", "--label", "x"], {}, REFUSED, "/rules/thank.yaml: change it there"),
+    (["execution", "logs", "1", "--follow", "--tail", "3"], {}, USAGE, "--follow shows all"),
+    (["execution", "logs", "9000000000", "--follow"], {}, REFUSED, "There is no execution 9000000000."),
     (["run", "core.echo", "-p", "message"], {}, USAGE, "name=value"),
     (["run", "core.echo", "--params", "{"], {}, USAGE, "Cannot read the parameters"),
     (["run", "core.echo", "--params", "@/nowhere"], {}, USAGE, "/nowhere"),

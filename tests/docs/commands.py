@@ -37,6 +37,7 @@ for programs. Everything else that a command says goes to stderr. The exit code 
 | 2 | the command was typed wrong |
 | 3 | the server, or Attune itself, said no |
 | 4 | no server answers |
+| 130 | Ctrl-C ended the wait for an execution, which goes on |
 
 `attune psql` ends with the exit code of psql.
 """

@@ -2,17 +2,17 @@
 
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 import anyio
 import anyio.to_thread
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from starlette.responses import PlainTextResponse, Response
 
 from attune.api.answers import fragment, many, one
 from attune.api.endpoints import Answer, Call, Endpoint, NoQuery, Permission
 from attune.api.masks import masked, refuse_masks
-from attune.api.paging import Id, IdPageQuery, Query
+from attune.api.paging import LARGEST_ID, Id, IdPageQuery, Query
 from attune.base.errors import NotFound
 from attune.base.json import loads
 from attune.base.states import ExecutionStatus
@@ -51,7 +51,17 @@ class WaitQuery(Query):
 
 
 class LogQuery(Query):
+    """`tail` are the last lines; `offset` the bytes to leave out, of which at most a megabyte more are answered, as
+    they are."""
+
     tail: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    offset: Annotated[int, Field(ge=0, le=LARGEST_ID)] | None = None
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        if self.tail is not None and self.offset is not None:
+            raise ValueError("tail counts from the end and offset from the start; send one of them")
+        return self
 
 
 class ExecuteBody(BaseModel):
@@ -127,6 +137,9 @@ class ExecutionRoutes:
         async with self._database.acquire() as connection:
             if await queries.execution(connection, call.path["id"]) is None:
                 raise NotFound(f"There is no execution {call.path['id']}.")
+        if call.query.offset is not None:
+            part = await anyio.to_thread.run_sync(self._logs.part, call.path["id"], stream, call.query.offset)
+            return PlainTextResponse(part)
         text = await anyio.to_thread.run_sync(self._logs.read, call.path["id"], stream, call.query.tail)
         return PlainTextResponse(text)
 
