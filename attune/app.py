@@ -22,6 +22,7 @@ from attune.api.routes.auth import AuthRoutes
 from attune.api.routes.bus import BusRoutes
 from attune.api.routes.catalog import CatalogRoutes
 from attune.api.routes.description import described
+from attune.api.routes.doctor import DoctorRoutes
 from attune.api.routes.enforcements import EnforcementRoutes
 from attune.api.routes.events import EventRoutes
 from attune.api.routes.executions import ExecutionRoutes
@@ -338,6 +339,7 @@ async def _application(
         ExplainRoutes(database, definitions, clock),
         ExecutionRoutes(database, definitions, engine.requests, engine.waiters, Logs(installation.execution_logs)),
         BusRoutes(engine.bus),
+        DoctorRoutes(engine.bus, definitions, clock, anonymous=about.anonymous == "read"),
         WatchRoutes(engine.bus, definitions, about.started_at.isoformat()),
         SystemRoutes(
             about, engine.bus, clock, lambda: engine.worker.running, lambda: engine.timers.waiting, engine.folders

@@ -25,6 +25,14 @@ async def identity_with_hash(database: Database, login: str) -> tuple[Identity, 
     return None if row is None else (_identity(row), row["password_hash"])
 
 
+async def has_administrator(connection: Connection) -> bool:
+    """Whether an administrator can sign in."""
+    found: bool = await connection.fetchval(
+        "SELECT EXISTS (SELECT FROM attune.identity WHERE administrator AND NOT frozen AND password_hash IS NOT NULL)"
+    )
+    return found
+
+
 async def insert_identity(
     connection: Connection, login: str, display_name: str | None, *, administrator: bool, now: datetime
 ) -> Identity | None:

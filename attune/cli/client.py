@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
-from attune.base.installation import installation
+from attune.base.installation import Installation, installation
 from attune.cli.talk import CommandError, Exit
 
 _TIMEOUT = 60
@@ -57,6 +57,11 @@ class Client:
 
     def __init__(self, target: Target) -> None:
         self._target = target
+
+    @property
+    def place(self) -> Installation | None:
+        """The installation on this machine that is asked; None when a URL is."""
+        return None if self._url() else installation(self._target.data)
 
     def get(self, path: str, **query: Any) -> Any:
         """The `data` of an answer."""
@@ -124,11 +129,15 @@ class Client:
             raise Refused(response.status, content)
         return content
 
+    def _url(self) -> str | None:
+        """The URL of the server, unless it is one in a data directory."""
+        if self._target.url is None and self._target.data is None:
+            return os.environ.get("ATTUNE_API_URL")
+        return self._target.url
+
     def _connect(self, headers: dict[str, str]) -> tuple[http.client.HTTPConnection, str, str]:
         """A connection, a name for it, and what stands in front of all paths."""
-        url = self._target.url
-        if url is None and self._target.data is None:
-            url = os.environ.get("ATTUNE_API_URL")
+        url = self._url()
         if url is None:
             place = installation(self._target.data)
             return _SocketFile(place.socket), f"the data directory {place.data}", ""

@@ -4,6 +4,7 @@ import typer
 
 from attune.cli import apply, bench, bus, catalog, event, execution, identity, pack, rule, system, timer, why
 from attune.cli.common import command
+from attune.cli.doctor import doctor
 from attune.cli.serve import serve
 from attune.cli.watch import watch
 
@@ -16,6 +17,7 @@ app = typer.Typer(
 )
 app.command()(serve)
 command(app)(system.status)
+command(app)(doctor)
 command(app)(watch)
 app.command()(system.version)
 # What psql understands is psql's business.

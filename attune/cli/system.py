@@ -9,13 +9,19 @@ import typer
 
 from attune import __version__
 from attune.base.installation import installation
-from attune.cli.common import Context
+from attune.cli.common import Context, Format
+from attune.cli.status import status_lines
 from attune.cli.talk import CommandError, Exit
 
 
 def status(context: Context) -> None:
-    """Show where the server is, where its data is, and how it is doing."""
-    context.one(context.client.get("/api/v1/system/status"))
+    """Show where the server is, what it does, what failed in the last day, and what comes next."""
+    found = context.client.get("/api/v1/system/status")
+    if context.format is not Format.TABLE:
+        context.one(found)
+        return
+    for line in status_lines(found):
+        print(line)  # noqa: T201 - data
 
 
 def version() -> None:

@@ -10,7 +10,7 @@ from attune.cli.client import segment
 from attune.cli.common import Context, Format, command
 from attune.cli.story import story, story_lines
 from attune.cli.talk import first_line
-from attune.cli.times import local, span
+from attune.cli.times import counted, local, span
 
 app = typer.Typer(name="why", help="Why something happened, or did not.", no_args_is_help=True)
 
@@ -64,21 +64,21 @@ def execution(
 
 def _history(history: dict[str, Any], since: str) -> Iterator[str]:
     more = "" if history["complete"] else "more than "
-    yield f"rule {history['rule_ref']}, the last {since}: {more}{_times(history['events'], 'event')}"
+    yield f"rule {history['rule_ref']}, the last {since}: {more}{counted(history['events'], 'event')}"
     yield f"  {history['trigger_ref']} starts {history['action_ref']}"
     yield from _newest(history)
-    yield f"  fired {_times(history['fired'], 'time')}{_such_as(history['last_fired_event'])}"
+    yield f"  fired {counted(history['fired'], 'time')}{_such_as(history['last_fired_event'])}"
     yield from _reasons("did not match", history["not_matched"])
     yield from _reasons("could not be evaluated", history["errors"])
     yield from _reasons("matched, and nothing was run", history["not_run"])
     if history["disabled"]:
-        yield f"  was disabled for {_times(history['disabled'], 'event')}"
+        yield f"  was disabled for {counted(history['disabled'], 'event')}"
     if history["waiting"]:
-        yield f"  {_times(history['waiting'], 'event')} waiting for the rule matcher: see attune bus queues"
+        yield f"  {counted(history['waiting'], 'event')} waiting for the rule matcher: see attune bus queues"
     yield from _skipped(history["skipped"])
     if history["executions"]:
-        counted = ", ".join(f"{count} {status}" for status, count in history["executions"].items())
-        yield f"  executions: {counted}"
+        came_to = ", ".join(f"{count} {status}" for status, count in history["executions"].items())
+        yield f"  executions: {came_to}"
     yield from _reasons("failed", history["failures"])
     if history["next_fire_at"]:
         yield f"  next at {local(history['next_fire_at'])}"
@@ -98,7 +98,7 @@ def _newest(history: dict[str, Any]) -> Iterator[str]:
 
 def _reasons(heading: str, reasons: list[dict[str, Any]]) -> Iterator[str]:
     if reasons:
-        yield f"  {heading} {_times(sum(reason['count'] for reason in reasons), 'time')}:"
+        yield f"  {heading} {counted(sum(reason['count'] for reason in reasons), 'time')}:"
     width = max((len(str(reason["count"])) for reason in reasons), default=0)
     for reason in reasons:
         said = first_line(reason["text"]) + actual(reason) + _such_as(reason["event"])
@@ -114,17 +114,13 @@ def actual(reason: Mapping[str, Any]) -> str:
 
 def _skipped(skips: list[dict[str, Any]]) -> Iterator[str]:
     for skip in skips:
-        count = "very many instants" if skip["count"] is None else _times(skip["count"], "instant")
+        count = "very many instants" if skip["count"] is None else counted(skip["count"], "instant")
         until = "" if skip["first"] == skip["last"] else f" until {local(skip['last'])}"
         yield f"  skipped {count}, {local(skip['first'])}{until}: {skip['reason']}"
 
 
 def _such_as(event: int | None) -> str:
     return "" if event is None else f"   (attune why event {event})"
-
-
-def _times(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def _json(value: Any) -> str:

@@ -1,5 +1,6 @@
 """How to reach a database: for asyncpg as a URL, for psql as environment variables."""
 
+from datetime import datetime
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 from attune.base.errors import StartError
@@ -43,6 +44,20 @@ def psql_environment(url: str) -> dict[str, str]:
         raise StartError(f"database.url is no URL: {error}.") from error
     found |= dict(parse_qsl(parts.query))
     return {_VARIABLES[name]: value for name, value in found.items() if value and name in _VARIABLES}
+
+
+async def settings(connection: Connection) -> dict[str, str]:
+    """What the database promises to keep, by the names of its settings."""
+    rows = await connection.fetch(
+        "SELECT name, setting FROM pg_settings WHERE name IN ('fsync', 'synchronous_commit', 'full_page_writes')"
+    )
+    return {row["name"]: row["setting"] for row in rows}
+
+
+async def time_of(connection: Connection) -> datetime:
+    """What the clock of the database says."""
+    now: datetime = await connection.fetchval("SELECT clock_timestamp()")
+    return now
 
 
 async def check_version(connection: Connection) -> None:

@@ -79,6 +79,18 @@ async def migrate(connection: Connection, migrations: tuple[Migration, ...]) -> 
             await connection.execute("SELECT pg_advisory_unlock($1)", _LOCK)
 
 
+async def versions(connection: Connection) -> tuple[str, str | None]:
+    """The version of PostgreSQL, and the name of the newest migration."""
+    version: str = await connection.fetchval("SHOW server_version")
+    newest = await connection.fetchval("SELECT name FROM attune.migration ORDER BY number DESC LIMIT 1")
+    return version.partition(" ")[0], newest
+
+
+async def applied(connection: Connection) -> list[str]:
+    """The names of the migrations that a database has."""
+    return [row["name"] for row in await connection.fetch("SELECT name FROM attune.migration ORDER BY number")]
+
+
 def _check(applied: dict[int, tuple[str, str]], migrations: tuple[Migration, ...]) -> None:
     known = {migration.number: migration for migration in migrations}
     for number, (name, checksum) in applied.items():

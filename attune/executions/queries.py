@@ -360,6 +360,51 @@ async def newest_open(connection: Connection, limit: int) -> list[int]:
     return [row["execution"] for row in rows]
 
 
+async def running(connection: Connection, limit: int) -> Sequence[Row]:
+    """What runs longest: id, action_ref, rule_ref, status, started_at."""
+    return await connection.fetch(
+        f"""
+        SELECT e.id, e.action_ref, n.rule_ref, e.status, e.started_at
+          FROM attune.execution_open o JOIN {_WITH_ENFORCEMENT} ON e.id = o.execution
+         WHERE e.status IN ('running', 'canceling')
+         ORDER BY e.started_at, e.id
+         LIMIT $1
+        """,
+        limit,
+    )
+
+
+FAILING = """
+    WITH bad AS (
+        SELECT action_ref, rule_ref, count(*) AS count, max(execution) AS execution, max(failed) AS enforcement,
+               max(at) AS newest
+          FROM (SELECT e.action_ref, n.rule_ref, e.id AS execution, NULL::bigint AS failed, e.finished_at AS at
+                  FROM (SELECT * FROM attune.execution ORDER BY id DESC LIMIT $2) AS e
+                  LEFT JOIN attune.enforcement n ON n.id = e.enforcement
+                 WHERE e.status IN ('failed', 'timeout', 'abandoned') AND e.finished_at >= $1
+                 UNION ALL
+                SELECT NULL, rule_ref, NULL, id, resolved_at
+                  FROM (SELECT * FROM attune.enforcement ORDER BY id DESC LIMIT $2) AS n
+                 WHERE status = 'failed' AND resolved_at >= $1) AS one
+         GROUP BY action_ref, rule_ref
+         ORDER BY count(*) DESC, max(at) DESC
+         LIMIT $3
+    )
+    SELECT bad.*, left(coalesce(e.result ->> 'error', n.reason), 300) AS error
+      FROM bad
+      LEFT JOIN attune.execution e ON e.id = bad.execution
+      LEFT JOIN attune.enforcement n ON n.id = bad.enforcement
+     ORDER BY bad.count DESC, bad.newest DESC
+"""
+
+
+async def failing(connection: Connection, since: datetime, among: int, limit: int) -> Sequence[Row]:
+    """Actions and rules that failed since a moment, among so many of the newest executions and enforcements, the most
+    frequent first: action_ref (None: the rule's parameters could not be filled in), rule_ref, count, execution and
+    enforcement (the newest of them), newest, error."""
+    return await connection.fetch(FAILING, since, among, limit)
+
+
 _ENFORCEMENT_SUMMARY = """
     n.id, n.rule, n.rule_ref, n.trigger_ref, n.event, n.status, n.reason, n.correlation_id, n.created,
     n.resolved_at

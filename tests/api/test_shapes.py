@@ -38,6 +38,7 @@ HOP = {"queue", "message_id", "message_type", "causation_id", "depth", "source",
 HOP |= {"outcome", "error", "published_at", "delivered_at", "done_at"}
 STATUS = {"version", "url", "pid", "data", "database", "started_at", "uptime_seconds", "demo", "anonymous"}
 STATUS |= {"running_executions", "waiting_timers", "waiting_deliveries", "dead_letters", "broken_packs"}
+STATUS |= {"queues", "running", "failing", "timers", "versions"}
 
 HISTORY = {"rule", "rule_ref", "enabled", "trigger_ref", "action_ref", "since", "until", "events", "complete"}
 HISTORY |= {"newest_event", "fired", "last_fired_event", "waiting", "disabled", "unexamined", "not_matched", "errors"}
@@ -92,6 +93,7 @@ OBJECTS: list[tuple[str, str, dict[str, Any] | None, int, set[str]]] = [
     ("GET", "/api/v1/bus/queues", None, 200, {"queues", "unroutable"}),
     ("GET", "/api/v1/bus/trace/{correlation_id}", None, 200, {"correlation_id", "hops"}),
     ("GET", "/api/v1/system/status", None, 200, STATUS),
+    ("GET", "/api/v1/system/doctor", None, 200, {"findings"}),
     ("GET", "/api/v1/watch", None, 200, {"cursor", "settled", "events", "executions", "cut"}),
 ]
 

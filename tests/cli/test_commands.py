@@ -1,8 +1,10 @@
 """Every command: what it prints for people and for programs, what it says, and its exit code."""
 
 import json
+import re
 import subprocess
 from collections.abc import Iterator
+from datetime import datetime, timedelta
 from typing import Any
 
 import anyio
@@ -12,6 +14,7 @@ import yaml
 from typer.testing import CliRunner
 
 from attune.cli.root import app
+from attune.upkeep.doctor import CHECKS
 from tests.api.sites import Site, bearer
 from tests.cli.typed import Commands
 from tests.server.running import command, environment
@@ -44,7 +47,7 @@ async def names(site: Site) -> dict[str, str]:
 
 # Every command that shows something, a word that stands in its table, and a path to a value in its JSON.
 SHOWN: list[tuple[str, str, str]] = [
-    ("status", "waiting_timers", "version"),
+    ("status", "waiting deliveries: ", "versions.postgresql"),
     ("pack list", "shop", "0.ref"),
     ("pack show shop", "conf_schema", "ref"),
     ("trigger list", "core.crontimer", "0.ref"),
@@ -99,6 +102,17 @@ async def test_the_end_of_an_execution_is_why_it_failed_and_where_its_script_lie
     assert shown.stdout.endswith(f"\nthe last lines of stderr:\n{lines}\n\nscript: {script}\n")
     assert '(it is "tée")' in explained.stdout
     assert f"execution {names['EXECUTION']} is failed: " in explained.stdout
+
+
+async def test_people_see_times_here_and_programs_rfc_3339(attune: Commands, names: dict[str, str]) -> None:
+    typed = ("event", "list", "--trigger", "shop.sold", "--limit", "1")
+    shown = await attune(*typed, TZ="XYZ-5")
+    (data,) = json.loads((await attune(*typed, "--json", TZ="XYZ-5")).stdout)
+
+    created = datetime.fromisoformat(data["created"])
+    assert created.utcoffset() == timedelta()
+    assert f"{created + timedelta(hours=5):%Y-%m-%d %H:%M:%S}" in shown.stdout
+    assert data["created"] not in shown.stdout
 
 
 async def test_yaml_is_the_same_as_json(site: Site, attune: Commands) -> None:
@@ -403,3 +417,56 @@ async def test_why_an_execution_waits_is_told_while_it_does(site: Site, attune: 
 
     assert "asked for by somebody, without a rule" in shown.stdout
     assert f"it waits for a free slot of worker {site.serving.engine.worker.worker_id}\n" in shown.stdout
+
+
+async def test_the_doctor_makes_every_check_of_a_server_and_ends_with_one_for_a_problem(
+    site: Site, attune: Commands
+) -> None:
+    well = await attune("doctor", "--json")
+    script = site.place.data.parent / "packs" / "bad" / "actions" / "slow.py"
+    script.rename(script.with_name("gone"))
+    try:
+        ill = await attune("doctor")
+    finally:
+        script.with_name("gone").rename(script)
+    elsewhere = await attune("doctor", "--data-dir", "/nowhere")
+
+    assert [one["check"] for one in json.loads(well.stdout)["findings"]] == list(CHECKS)
+    # The cluster of the tests runs without fsync, which is the one thing that the doctor minds.
+    assert [one["check"] for one in json.loads(well.stdout)["findings"] if one["level"] == "problem"] == ["durability"]
+    assert (ill.returncode, ill.stderr.endswith(" problems\n")) == (1, True)
+    assert f"PROBLEM  actions         bad.slow: {script} is missing\n" in ill.stdout
+    assert elsewhere.returncode == 1
+    assert "PROBLEM  server" in elsewhere.stdout
+    assert "attune serve" in elsewhere.stdout
+
+
+async def test_status_tells_what_runs_what_failed_and_what_comes_next(site: Site, attune: Commands) -> None:
+    sleep = {"action_ref": "core.sleep", "parameters": {"seconds": 1000}}
+    execution = await site.data("POST", "/api/v1/executions/execute?wait=1", json=sleep)
+    bad: dict[str, Any] = {"ref": "shop.unfilled", "pack_ref": "shop", "label": "Unfilled", "trigger_ref": "shop.sold"}
+    bad |= {"action_ref": "core.echo", "action_params": {"message": "{{ -event.payload.word }}"}}
+    await site.data("POST", "/api/v1/rules", json=bad)
+    yearly: dict[str, Any] = {
+        "ref": "shop.yearly",
+        "pack_ref": "shop",
+        "label": "Yearly",
+        "trigger_ref": "core.crontimer",
+    }
+    yearly |= {"action_ref": "core.noop", "trigger_params": {"expression": "@yearly"}}
+    await site.data("POST", "/api/v1/rules", json=yearly)
+    await site.data("POST", "/api/v1/executions/execute?wait=30", json={"action_ref": "bad.fail"})
+    await site.data("POST", "/api/v1/events", json={"trigger_ref": "shop.sold", "payload": {"word": "x"}})
+
+    async def told() -> str | None:
+        shown = (await attune("status")).stdout
+        return shown if "shop.unfilled" in shown else None
+
+    shown = await until(told)
+
+    assert f"{execution['id']}  core.sleep running for " in shown
+    assert "nothing was run for shop.unfilled: the parameters cannot be filled in" in shown
+    assert re.search(r"\d times?  bad\.fail: exit code 3: line 8   \(attune why execution \d+\)", shown)
+    assert re.search(r"\d{4}-01-01 \d\d:\d\d:\d\d  shop\.yearly", shown)
+    assert f"address     {site.serving.about.url}\n" in shown
+    await site.data("POST", f"/api/v1/executions/{execution['id']}/cancel")

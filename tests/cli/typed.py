@@ -15,7 +15,7 @@ from anyio.streams.buffered import BufferedByteReceiveStream
 from tests.server.running import command, environment
 
 _FORKER = """
-import contextlib, io, json, os, sys, tempfile
+import contextlib, io, json, os, sys, tempfile, time
 import yaml
 from attune.cli import common, main, root
 
@@ -36,6 +36,7 @@ for line in sys.stdin:
             os.dup2(file.fileno(), number)
         sys.stdin = open(0)
         os.environ.update(asked["env"])
+        time.tzset()
         sys.argv = ["attune", *asked["words"]]
         main()
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])

@@ -1,8 +1,9 @@
 """What the server is, where it has its things, and how it is doing."""
 
+import platform
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from starlette.responses import Response
@@ -16,6 +17,15 @@ from attune.bus import queries
 from attune.bus.bus import Bus
 from attune.catalog.folders import Broken, PackFolders
 from attune.catalog.yamls import FileProblem
+from attune.database import migrate
+from attune.database.pool import Connection
+from attune.executions import queries as executions
+from attune.sources.timers import queries as timers
+
+_DAY = timedelta(days=1)
+_SHOWN = 10
+# Among so many of the newest executions those that failed are looked for: no index tells.
+_AMONG = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +70,7 @@ class SystemRoutes:
         async with self._bus.database.acquire() as connection:
             waiting = await queries.waiting_by_queue(connection)
             dead = await queries.count_dead_letters(connection)
+            doing = await self._doing(connection)
         about = self._about
         status: dict[str, Any] = {
             "version": __version__,
@@ -76,8 +87,28 @@ class SystemRoutes:
             "waiting_deliveries": sum(count for count, _ in waiting.values()),
             "dead_letters": dead,
             "broken_packs": [broken_pack(broken) for broken in self._folders.broken],
+            "queues": [
+                {"name": name, "waiting": count, "oldest": oldest} for name, (count, oldest) in sorted(waiting.items())
+            ],
+            **doing,
         }
         return one(status)
+
+    async def _doing(self, connection: Connection) -> dict[str, Any]:
+        """What runs, what failed in the last day, what comes next, and what all this runs on."""
+        failing = await executions.failing(connection, self._clock.now() - _DAY, _AMONG, _SHOWN)
+        postgresql, migration = await migrate.versions(connection)
+        return {
+            "running": [dict(row) for row in await executions.running(connection, _SHOWN)],
+            "failing": [dict(row) for row in failing],
+            "timers": [dict(row) for row in await timers.upcoming(connection, _SHOWN)],
+            "versions": {
+                "attune": __version__,
+                "python": platform.python_version(),
+                "postgresql": postgresql,
+                "migration": migration,
+            },
+        }
 
 
 def broken_pack(broken: Broken) -> dict[str, Any]:

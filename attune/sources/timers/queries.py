@@ -65,6 +65,20 @@ def _timer(row: Row) -> TimerRow:
     )
 
 
+async def upcoming(connection: Connection, limit: int) -> Sequence[Row]:
+    """The timers that fire next: rule_ref, next_fire_at."""
+    return await connection.fetch(
+        """
+        SELECT r.ref AS rule_ref, t.next_fire_at
+          FROM attune.timer t JOIN attune.rule r ON r.id = t.rule
+         WHERE t.next_fire_at IS NOT NULL
+         ORDER BY t.next_fire_at, r.ref
+         LIMIT $1
+        """,
+        limit,
+    )
+
+
 async def put_timer(connection: Connection, rule: int, *, anchor: datetime, next_fire_at: datetime | None) -> None:
     """Plan a timer anew: whatever was planned for it before does nothing any more."""
     await connection.execute(
