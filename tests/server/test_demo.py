@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import httpx2
+import pytest
 
 from tests.server.running import Running, attune, serving
 from tests.support.waiting import until
@@ -66,6 +67,7 @@ async def test_the_demo_greets_the_world_and_shows_each_stage_of_it(folder: Path
         assert "completed" in rows.stdout
 
 
+@pytest.mark.long
 async def test_without_the_demo_hello_stays_off_and_nobody_reads_anonymously(folder: Path, dsn: str) -> None:
     async with serving(folder, "--demo", dsn=dsn) as server:
         assert (await server.get("/api/v1/rules/hello.every_ten_seconds"))["enabled"]
@@ -75,6 +77,7 @@ async def test_without_the_demo_hello_stays_off_and_nobody_reads_anonymously(fol
             assert (await client.get("/api/v1/executions")).status_code == 401
 
 
+@pytest.mark.long
 async def test_an_execution_is_one_line_in_the_log_of_an_ordinary_server(folder: Path, dsn: str) -> None:
     async with serving(folder, dsn=dsn) as server:
         ran = await attune("run", "core.echo", "-p", "message=hi", data=server.place.data)

@@ -4,6 +4,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.server.running import Running, attune, serving
 from tests.support.engines import pack
 from tests.support.waiting import until
@@ -23,6 +25,7 @@ def written(folder: Path) -> Path:
     return Path(shutil.move(made, folder / "data/packs/mine"))
 
 
+@pytest.mark.long
 async def test_a_pack_in_the_data_directory_is_read_while_the_server_runs(folder: Path, dsn: str) -> None:
     async with serving(folder, dsn=dsn) as server:
         mine = written(folder)

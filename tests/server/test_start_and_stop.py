@@ -19,7 +19,7 @@ _SLOW = {
 }
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.long), signal.SIGTERM])
 async def test_a_signal_lets_running_executions_end_and_leaves_no_process(
     folder: Path, dsn: str, number: signal.Signals
 ) -> None:
@@ -37,6 +37,7 @@ async def test_a_signal_lets_running_executions_end_and_leaves_no_process(
         assert execution["status"] == "completed"
 
 
+@pytest.mark.long
 async def test_what_does_not_end_in_time_is_ended_and_abandoned(folder: Path, dsn: str) -> None:
     pack(folder / "packs", "slow", _SLOW)
     impatient = {"ATTUNE_SERVER__SHUTDOWN_TIMEOUT": "0.2", "ATTUNE_WORKER__KILL_GRACE": "0.2"}
@@ -51,6 +52,7 @@ async def test_what_does_not_end_in_time_is_ended_and_abandoned(folder: Path, ds
         assert execution["status"] == "abandoned"
 
 
+@pytest.mark.long
 async def test_a_second_signal_stops_at_once_and_leaves_no_process(folder: Path) -> None:
     pack(folder / "packs", "slow", _SLOW)
     async with serving(folder, "--packs", str(folder / "packs")) as server:
@@ -93,6 +95,7 @@ async def test_a_second_server_on_the_same_data_is_refused_and_told_of_the_first
         assert (await server.ask("GET", "/health/ready")).status_code == 200
 
 
+@pytest.mark.long
 async def test_a_second_server_on_the_same_database_is_refused_and_told_of_the_first(
     folder: Path, base: Path, dsn: str
 ) -> None:
@@ -108,6 +111,7 @@ async def test_a_second_server_on_the_same_database_is_refused_and_told_of_the_f
         assert counted.stdout == "1\n"
 
 
+@pytest.mark.long
 async def test_a_taken_port_is_refused_before_a_database_is_made(folder: Path, dsn: str) -> None:
     async with serving(folder, dsn=dsn) as server:
         port = server.url.rpartition(":")[2]

@@ -102,7 +102,7 @@ def outcome(text: str, world: dict[str, Json]) -> "Value | ExpressionError":
 
 
 @given(st.text() | pieces | joined)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_any_text_compiles_or_is_refused(text: str) -> None:
     result = outcome(text, {})
     if isinstance(result, ExpressionError):
@@ -110,7 +110,7 @@ def test_any_text_compiles_or_is_refused(text: str) -> None:
 
 
 @given(st.text() | pieces | joined)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_any_text_is_a_template_or_is_refused(text: str) -> None:
     refused = None
     try:
@@ -121,7 +121,7 @@ def test_any_text_is_a_template_or_is_refused(text: str) -> None:
 
 
 @given(expressions, worlds)
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 def test_a_value_can_be_stored_or_is_missing_or_is_refused(text: str, world: dict[str, Json]) -> None:
     _check_storable(outcome(text, world))
 
@@ -144,7 +144,7 @@ _OF_TYPE: dict[type, st.SearchStrategy[Json]] = {
 
 
 @given(st.data(), st.sampled_from(sorted(FUNCTIONS) + [f"| {name}" for name in FILTERS]))
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=300, deadline=None)
 def test_a_function_on_arguments_of_its_kinds_gives_a_value_or_refuses_them(data: st.DataObject, name: str) -> None:
     function = FILTERS[name[2:]] if name[0] == "|" else FUNCTIONS[name]
     count = data.draw(st.integers(function.least, 3 if function.most is None else function.most))
@@ -158,7 +158,7 @@ def test_a_function_on_arguments_of_its_kinds_gives_a_value_or_refuses_them(data
 
 
 @given(expressions, worlds)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_evaluating_twice_gives_the_same_and_changes_nothing(text: str, world: dict[str, Json]) -> None:
     before = dumps(world)
     first, second = outcome(text, world), outcome(text, world)
@@ -167,7 +167,7 @@ def test_evaluating_twice_gives_the_same_and_changes_nothing(text: str, world: d
 
 
 @given(expressions, worlds)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_an_explanation_agrees_with_the_value(text: str, world: dict[str, Json]) -> None:
     result = outcome(text, world)
     try:
@@ -188,7 +188,7 @@ def _leaves(clause: Clause) -> list[Clause]:
 
 
 @given(expressions)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_a_rendered_expression_is_the_same_expression(text: str) -> None:
     try:
         tree = parse(STANDARD.environment, normalised(text))
@@ -200,7 +200,7 @@ def test_a_rendered_expression_is_the_same_expression(text: str) -> None:
 
 
 @given(expressions, worlds)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_a_rendered_expression_has_the_same_value(text: str, world: dict[str, Json]) -> None:
     result = outcome(text, world)
     if isinstance(result, ExpressionError):
