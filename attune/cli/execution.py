@@ -73,6 +73,8 @@ def logs(
     if context.format is not Format.TABLE:
         context.one({"execution": execution_id, "stream": stream, "text": text})
         return
+    if not text:
+        say(f"execution {execution_id} has printed nothing to {stream}; see attune execution show {execution_id}")
     sys.stdout.write(text)
 
 

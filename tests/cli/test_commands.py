@@ -226,6 +226,9 @@ async def test_running_an_action_waits_for_its_end_and_tells_how_it_ended(site: 
     cancelled = await attune("execution", "cancel", str(execution["id"]))
     assert cancelled.returncode == 0
     assert str(execution["id"]) in cancelled.stderr
+    silent = await attune("execution", "logs", str(execution["id"]))
+    assert (silent.returncode, silent.stdout) == (0, "")
+    assert f"attune execution show {execution['id']}" in silent.stderr
 
 
 async def test_parameters_come_as_pairs_or_as_a_document(site: Site, attune: Commands) -> None:

@@ -28,6 +28,14 @@ Send a token (`Authorization: Bearer …`), which `POST /auth/login` gives for a
 `auth.access_token_lifetime` seconds; `POST /auth/refresh` takes the refresh token and gives two new ones. A new
 password ends all tokens of its identity. [Security](security.md) says who else may ask.
 
+```sh
+attune identity passwd admin
+token=$(curl -s http://127.0.0.1:8080/auth/login -H 'Content-Type: application/json' \\
+    -d '{"login": "admin", "password": "…"}' |
+    python3 -c 'import json, sys; print(json.load(sys.stdin)["data"]["access_token"])')
+curl -s http://127.0.0.1:8080/api/v1/executions -H "Authorization: Bearer $token"
+```
+
 A request has 20 seconds to arrive, its body more: a second for each kB. 512 connections are open at once, and 100
 requests may wait behind one another on one. An offer of another protocol (`Upgrade`) is ignored.
 
