@@ -1,5 +1,6 @@
 """One PostgreSQL for all tests, a database of its own for each that needs one."""
 
+import signal
 from collections.abc import AsyncIterator, Iterator
 from itertools import count
 from pathlib import Path
@@ -12,6 +13,9 @@ from attune.database.connecting import embedded_url
 from attune.database.embedded import Cluster, find_binaries
 from attune.database.pool import Database
 from tests.support.folders import folder_for_servers
+
+# A shell that starts the tests in the background lets them ignore SIGINT, and what they start would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _numbers = count(1)
 

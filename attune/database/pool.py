@@ -120,7 +120,10 @@ class Database:
 
     @property
     def _pool(self) -> asyncpg.Pool:
-        return self._databases._backend._pool  # noqa: SLF001 - `databases` shows it in no other way
+        pool = self._databases._backend._pool  # noqa: SLF001 - `databases` shows it in no other way
+        if pool is None:
+            raise DatabaseUnavailable("Attune has closed its connections to the database.")
+        return pool
 
     @property
     def idle_connections(self) -> int:

@@ -259,6 +259,9 @@ async def test_closing_the_pool_waits_for_nobody_for_ever(dsn: str) -> None:
     await database.connect()
     await database.disconnect()
     await database.disconnect()
+    with pytest.raises(DatabaseUnavailable, match="closed"):
+        async with database.acquire():
+            pass
 
 
 async def test_a_database_that_takes_no_connections_is_unavailable_to_cold_reads_as_well(
