@@ -62,7 +62,7 @@ async def test_what_an_earlier_boot_left_behind_is_ended(tmp_path: Path, script:
 async def test_a_guard_whose_attune_ended_well_ends_what_left_its_group(tmp_path: Path) -> None:
     boot = str(uuid4())
     guard = Guard(boot)
-    with no_open_files_left():
+    async with no_open_files_left():
         await guard.start()
         with _left(STUBBORN[3], boot, tmp_path):
             await eventually((tmp_path / "ready").exists)
