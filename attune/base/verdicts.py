@@ -32,12 +32,17 @@ class Clause:
     clauses: "tuple[Clause, ...]" = ()
     expected_missing: bool = False
 
+    @property
+    def has_actual(self) -> bool:
+        """Whether it looked at a single value: `actual`, unless that was missing."""
+        return self.kind in {"comparison", "value"} and self.outcome != "skipped"
+
     def as_json(self) -> JsonObject:
         """The clause as JSON, without what is empty. Null operands are shown, missing ones are marked as missing."""
         result: JsonObject = {"kind": self.kind, "text": self.text, "outcome": self.outcome}
         if self.operator is not None:
             result["operator"] = self.operator
-        if self.kind in {"comparison", "value"} and self.outcome != "skipped":
+        if self.has_actual:
             result |= _operand("actual", self.actual, self.actual_missing, self._known)
         if self.kind == "comparison" and self.outcome != "skipped":
             result |= _operand("expected", self.expected, self.expected_missing, self._known)

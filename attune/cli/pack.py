@@ -141,7 +141,7 @@ def _lines(trial: "Trial") -> Iterator[str]:
 
 def _clause_lines(clause: "Clause", depth: int) -> Iterator[str]:
     line = f"{'    ' * depth}{_MARKS[clause.outcome]:<14}{clause.text}"
-    if clause.kind in {"comparison", "value"} and clause.outcome != "skipped":
+    if clause.has_actual:
         line += "   (it is missing)" if clause.actual_missing else f"   (it is {json.dumps(clause.actual)})"
     yield line
     if clause.error:

@@ -127,6 +127,12 @@ def deciding(clause: Clause) -> Clause:
     return clause
 
 
+def error_of(verdict: Verdict) -> str:
+    """Why a rule could not be evaluated: what its clause says, or else the verdict."""
+    clause = None if verdict.clause is None else deciding(verdict.clause)
+    return (clause.error if clause is not None else None) or verdict.error or "it could not be evaluated"
+
+
 def written(clause: Clause) -> str:
     """A clause as one line; groups of field clauses have no text of their own."""
     if not _is_group(clause):

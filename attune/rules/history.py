@@ -14,7 +14,7 @@ from attune.database.pool import Connection, Row
 from attune.events import queries as events
 from attune.events.model import Event
 from attune.rules import queries
-from attune.rules.evaluation import Decision, Verdict, concerned, decide, deciding, written
+from attune.rules.evaluation import Decision, concerned, decide, deciding, error_of, written
 
 COUNTED = 100_000
 """Events that are counted, at most: the newest."""
@@ -53,7 +53,7 @@ class Reasons:
         if text not in self._known and len(self._known) >= _REASONS:
             text, clause = _OTHER, None
         reason = self._known.setdefault(text, Reason(text, event))
-        if clause is not None and reason.count == 0 and clause.kind in {"comparison", "value"}:
+        if clause is not None and reason.count == 0 and clause.has_actual:
             reason.actual, reason.actual_missing = clause.actual, clause.actual_missing
         reason.count += 1
 
@@ -185,12 +185,7 @@ def _note_verdict(found: History, event: Event, rule: Rule | None) -> None:
     if verdict.decision is Decision.DISABLED:
         found.disabled += 1
     elif verdict.decision is Decision.ERROR:
-        found.errors.add(_error(verdict), event.id)
+        found.errors.add(error_of(verdict), event.id)
     elif verdict.clause is not None:
         clause = deciding(verdict.clause)
         found.not_matched.add(written(clause), event.id, clause)
-
-
-def _error(verdict: Verdict) -> str:
-    clause = None if verdict.clause is None else deciding(verdict.clause)
-    return (clause.error if clause is not None else None) or verdict.error or "it could not be evaluated"

@@ -11,7 +11,7 @@ from attune.database.pool import Connection, Row
 from attune.events import queries as events
 from attune.events.model import Event
 from attune.rules import queries
-from attune.rules.evaluation import Decision, Verdict, concerned, decide, deciding, written
+from attune.rules.evaluation import Decision, Verdict, concerned, decide, deciding, error_of, written
 
 # An event may have a megabyte, and what it becomes in Python is larger.
 _AT_ONCE = 20
@@ -85,8 +85,7 @@ def _brief(verdict: Verdict, effect: Row | None) -> Brief:
             enforcement=None if effect is None else effect["id"],
         )
     if clause is None or verdict.decision is Decision.ERROR:
-        error = (clause.error if clause is not None else None) or verdict.error
+        error = error_of(verdict) if verdict.decision is Decision.ERROR else None
         return Brief(rule.ref, rule.action_ref, verdict.decision, error=error)
-    is_leaf = clause.kind in {"comparison", "value"}
-    missing = clause.actual_missing if is_leaf else None
+    missing = clause.actual_missing if clause.has_actual else None
     return Brief(rule.ref, rule.action_ref, verdict.decision, written(clause), clause.actual, missing)

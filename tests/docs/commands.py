@@ -33,7 +33,7 @@ for programs. Everything else that a command says goes to stderr. The exit code 
 | Code | |
 |---|---|
 | 0 | it went well |
-| 1 | the execution failed, or a test of a pack |
+| 1 | the execution failed, or a test of a pack, or `attune doctor` found a problem |
 | 2 | the command was typed wrong |
 | 3 | the server, or Attune itself, said no |
 | 4 | no server answers |

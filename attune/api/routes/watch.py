@@ -48,6 +48,10 @@ class Cursor(BaseModel):
     drawn: Annotated[list[_Number], Field(min_length=len(_TABLES), max_length=len(_TABLES))]
     pending: Annotated[list[str], Field(max_length=1000)]
 
+    @property
+    def horizon(self) -> Horizon:
+        return Horizon(self.settled, self.drawn, frozenset(self.pending))
+
     def text(self) -> str:
         return urlsafe_b64encode(self.model_dump_json().encode()).decode()
 
@@ -123,9 +127,8 @@ class WatchRoutes:
     async def _news(self, cursor: Cursor, wait: int, is_stopping: Callable[[], bool]) -> None:
         """Return when there may be something new. Nothing is asked of the database meanwhile."""
         counters = self._bus.counters
-        is_settled = cursor.settled == cursor.drawn
         if cursor.boot == self._boot:
-            with anyio.move_on_after(wait if is_settled else min(wait, _UNSETTLED)):
+            with anyio.move_on_after(wait if cursor.horizon.is_settled else min(wait, _UNSETTLED)):
                 while counters.commits == cursor.commits and not is_stopping():  # noqa: ASYNC110 - one number, for all who watch
                     await anyio.sleep(_PAUSE)
         # What follows at once comes along: who is behind is not asked for each row.
@@ -133,7 +136,7 @@ class WatchRoutes:
 
     async def _look(self, cursor: Cursor, query: WatchQuery) -> dict[str, Any]:
         commits = self._bus.counters.commits
-        before = Horizon(cursor.settled, cursor.drawn, frozenset(cursor.pending))
+        before = cursor.horizon
         async with self._bus.database.acquire() as connection:
             after = await horizon.advance(connection, _TABLES, before)
             shown, cut = await self._events(connection, before.settled[0], query)
