@@ -60,6 +60,7 @@ class PackFolders:
         self._clock = clock
         self._packs = packs
         self._parents = parents
+        self._once: set[Path] = set()
         self._broken: dict[Path, Broken] = {}
         self._reading = anyio.Lock()
         self._unwatched = ""
@@ -75,7 +76,8 @@ class PackFolders:
         async with self._reading:
             folders = [*self._packs, *await anyio.to_thread.run_sync(self._found)]
             self._installer.keep(folders)
-            refused = await self._install(folders)
+            refused = await self._install([folder for folder in folders if folder not in self._once])
+            self._once = set(self._packs) - refused.keys()
             self._note({**refused, **self._missing()})
             await self._remove_gone(set(folders))
             async with self._database.acquire() as connection:

@@ -304,7 +304,8 @@ async def test_an_execution_is_answered_at_once_or_when_it_has_ended_or_when_the
     over = await shop.site.data("POST", f"{path}?wait=1", json=sleep)
     ended = await shop.site.data("POST", f"{path}?wait=30", json={"action_ref": "core.noop"})
 
-    assert at_once["status"] == "requested"
+    # How far it has come by the time somebody reads its row is its own affair.
+    assert at_once["status"] in {"requested", "scheduled", "running"}
     assert over["status"] == "running"
     assert (ended["status"], ended["waiting_for"]) == ("completed", None)
     assert ended["finished_at"] >= ended["started_at"] >= ended["created"]

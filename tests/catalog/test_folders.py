@@ -315,8 +315,11 @@ def test_packs_are_sub_folders_that_look_like_packs_or_the_folder_itself(tmp_pat
 async def test_bundled_packs_are_read_only_once_and_never_removed(
     database: Database, tmp_path: Path, packs: Path
 ) -> None:
-    async with engine_on(database, tmp_path, watched=[packs]) as engine:
+    kept = pack(tmp_path, "kept", {"actions/old.yaml": "entry_point: old.sh\n", "actions/old.sh": "#!/bin/sh\n"})
+    async with engine_on(database, tmp_path, packs=[kept], watched=[packs]) as engine:
+        (kept / "actions/old.yaml").rename(kept / "actions/new.yaml")
         await engine.folders.read()
+        assert await refs(database, "action", "kept") == ["kept.old"]
         assert engine.definitions.packs.by_ref["hello"].storage_path == str(BUNDLED / "hello")
 
 
