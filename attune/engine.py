@@ -106,18 +106,26 @@ class Engine:
     def _consumers(self, stages: Stages) -> list[Consumer[Any]]:
         worker = self.worker
         return [
-            Consumer("attune.events.queue", EventCreated, "rule matcher", Matcher(self.definitions, stages).handle),
+            Consumer(
+                "attune.events.queue",
+                EventCreated,
+                "rule matcher",
+                Matcher(self.definitions, stages).handle,
+                stage="match",
+            ),
             Consumer(
                 "attune.executions.queue",
                 EnforcementCreated,
                 "enforcement processor",
                 EnforcementProcessor(self.definitions, stages).handle,
+                stage="enforce",
             ),
             Consumer(
                 "attune.execution.requests.queue",
                 ExecutionRequested,
                 "scheduler",
                 Scheduler(self.definitions, stages, worker.worker_id).handle,
+                stage="schedule",
             ),
             Consumer(
                 "worker.{worker_id}.executions",
@@ -126,6 +134,7 @@ class Engine:
                 worker.handle,
                 queue=f"worker.{worker.worker_id}.executions",
                 capacity=worker.capacity,
+                stage="dispatch",
             ),
             Consumer(
                 "worker.{worker_id}.cancel",
@@ -139,6 +148,7 @@ class Engine:
                 ExecutionCompleted,
                 "completion",
                 Completion(self.waiters, stages).handle,
+                stage="complete",
             ),
         ]
 

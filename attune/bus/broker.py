@@ -16,6 +16,7 @@ from uuid import UUID
 import anyio
 
 from attune.base.clock import Clock
+from attune.base.crash_points import reach
 from attune.bus.messages import Delivery
 
 MAX_DELIVERIES = 1_000
@@ -121,8 +122,10 @@ class MemoryBroker:
         for delivery in deliveries:
             queue = self._queues[delivery.queue]
             if queue.spilled or queue.is_full:
+                reach("spill.before")
                 queue.spilled = True
                 queue.generation += 1
+                reach("spill.after")
             else:
                 _admit(queue, delivery)
             queue.changed.set()
@@ -183,6 +186,7 @@ class MemoryBroker:
     async def _refill(self, name: str, state: _Queue) -> None:
         """Read what fits. The queue stops being spilled when nothing was left behind and nothing came meanwhile."""
         generation = state.generation
+        reach("refill.before")
         room = MAX_DELIVERIES - len(state.waiting)
         found = await self._load(name, state.known, room)
         for delivery in found:
@@ -191,6 +195,7 @@ class MemoryBroker:
             _admit(state, delivery)
         if len(found) < room and state.generation == generation:
             state.spilled = False
+        reach("refill.after")
 
     async def _sleep(self, state: _Queue) -> None:
         state.changed = anyio.Event()

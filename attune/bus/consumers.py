@@ -9,6 +9,7 @@ from typing import Any, Generic, TypeVar, assert_never
 import anyio
 import structlog
 
+from attune.base.crash_points import reach
 from attune.bus import queries
 from attune.bus.bus import Bus
 from attune.bus.messages import Delivery, Message
@@ -38,7 +39,8 @@ async def _always_room() -> int:
 @dataclass(frozen=True, slots=True)
 class Consumer(Generic[M]):
     """The one consumer of a queue. `row` is the queue's name in the topology, `queue` the name of the queue itself:
-    they differ for addressed queues. `capacity` returns, as soon as it is not 0, how many deliveries may come."""
+    they differ for addressed queues. `capacity` returns, as soon as it is not 0, how many deliveries may come. `stage`
+    names what it does, for the crash points."""
 
     row: str
     message: type[M]
@@ -46,6 +48,7 @@ class Consumer(Generic[M]):
     handle: Handler[M]
     queue: str = ""
     capacity: Callable[[], Awaitable[int]] = field(default=_always_room)
+    stage: str = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "queue", self.queue or self.row)
@@ -134,8 +137,10 @@ class ConsumerLoop:
         taken_at = self._bus.clock.now()
         ids = [delivery.envelope.message_id for delivery in batch]
         counts: Counter[str] = Counter()
+        reach(f"{self._consumer.stage}.taken")
         # A batch is of one attempt. What waits for a later one by now is another delivery than this.
         async with self._bus.claiming(queue, ids, batch[0].attempt) as (transaction, claimed):
+            transaction.does(self._consumer.stage)
             live = [delivery for delivery in batch if delivery.envelope.message_id in claimed]
             if live:
                 outcomes = await handle(transaction, live)
@@ -185,6 +190,7 @@ class ConsumerLoop:
                 return "retry", reason
             case Retry(_, reason) | Reject(reason):
                 reason = _storable(reason)
+                transaction.does("dead_letter")
                 number = await queries.insert_dead_letter(
                     transaction.connection, delivery, error=reason, now=transaction.now
                 )

@@ -6,6 +6,7 @@ from typing import Any, Protocol, TypeAlias
 
 import structlog
 
+from attune.base.crash_points import reach
 from attune.base.json import dumps
 from attune.bus import queries
 from attune.bus.messages import MAX_SIZE, Cause, Delivery, Envelope, Message
@@ -38,7 +39,7 @@ class Carrier(Protocol):
 class Transaction:
     """Made by `Bus.transaction`. `now` is the time of all that it writes."""
 
-    __slots__ = ("_attempts", "_broadcasts", "_carrier", "_hints", "_published", "connection", "now")
+    __slots__ = ("_attempts", "_broadcasts", "_carrier", "_hints", "_published", "_stages", "connection", "now")
 
     def __init__(self, connection: Connection, now: datetime, carrier: Carrier) -> None:
         self.connection = connection
@@ -48,6 +49,7 @@ class Transaction:
         self._published: list[Delivery[Any]] = []
         self._broadcasts: list[tuple[str, Message]] = []
         self._hints: list[Callable[[], None]] = []
+        self._stages: list[str] = []
 
     def publish(self, message: Message, cause: Cause, source: str) -> None:
         """Send `message` when, and only when, this transaction commits. Raises Unroutable when no queue is bound."""
@@ -61,6 +63,10 @@ class Transaction:
             else:
                 self._broadcasts.append((name, message))
 
+    def does(self, stage: str) -> None:
+        """Name something that this transaction does, for the crash points around its commit."""
+        self._stages.append(stage)
+
     def record(self, attempts: Attempts) -> None:
         """Let the trace tell what became of deliveries."""
         self._attempts.append(attempts)
@@ -72,6 +78,7 @@ class Transaction:
     async def flush(self, now: datetime) -> None:
         """Write what was published and what was recorded; `now` is when the attempts ended."""
         await queries.insert_traffic(self.connection, self._attempts, self._published, now)
+        self._reach("before_commit")
 
     async def commit(self) -> None:
         """Commit, then hand over. Must be shielded: a commit without its hand-over leaves rows for the sweep."""
@@ -82,10 +89,16 @@ class Transaction:
             raise
         if ended != "COMMIT":
             raise RuntimeError("A statement of this transaction failed and nobody minded: nothing of it was committed.")
+        self._reach("committed")
         self._carrier.committed(self._published, self._broadcasts)
+        self._reach("handed_over")
         for hint in self._hints:
             try:
                 hint()
             except Exception:
                 # The commit stands: whoever asked for it must not take it for failed, and do it again.
                 log.exception("what was to follow a commit failed")
+
+    def _reach(self, moment: str) -> None:
+        for stage in self._stages:
+            reach(f"{stage}.{moment}")

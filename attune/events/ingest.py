@@ -32,6 +32,7 @@ class Ingest:
 
     async def record(self, transaction: Transaction, events: Sequence[NewEvent]) -> Sequence[Accepted]:
         """Record and publish events in a transaction; what they became, in their order."""
+        transaction.does("ingest")
         ids = await queries.insert_events(transaction.connection, events, transaction.now)
         for event_id, event in zip(ids, events, strict=True):
             transaction.publish(

@@ -24,6 +24,7 @@ class Recovered:
 async def recover(bus: Bus) -> Recovered:
     """End what no process runs any more. Everything else goes on by its deliveries."""
     async with bus.transaction() as transaction:
+        transaction.does("recover")
         left = await queries.open_executions(
             transaction.connection, [ExecutionStatus.RUNNING, ExecutionStatus.CANCELING]
         )

@@ -11,6 +11,8 @@ from typing import cast
 
 import anyio
 
+from attune.base.crash_points import reach
+
 _STDIN, _STDOUT, _STDERR = range(3)
 _LINGER = 1.0
 """Seconds that a stream may stay open after the process ended: something that left the group may hold it."""
@@ -80,8 +82,10 @@ async def run(
     of the group is left when the process ended is killed.
     """
     child = _Child({_STDOUT: stdout, _STDERR: stderr})
+    reach("spawn.before")
     transport = await _start(command, child)
     try:
+        reach("spawn.after")
         _feed(transport, command.stdin)
         try:
             ended = await _wait(transport, child, timeout, grace, stop)

@@ -10,6 +10,7 @@ import structlog
 from anyio.abc import TaskGroup
 
 from attune.base.clock import Clock
+from attune.base.crash_points import reach
 from attune.base.json import JsonObject, dumps
 from attune.base.states import ExecutionStatus
 from attune.bus.messages import Cause, Delivery, ExecutionCancelRequested, ExecutionDispatched
@@ -160,6 +161,7 @@ class Worker:
             action=run.dispatched.action_ref,
         )
         self._tasks.start_soon(self._run, run)
+        reach("start.launched")
 
     def _stop(self, execution_id: int) -> None:
         run = self._running.get(execution_id) or self._starting.get(execution_id)
@@ -198,6 +200,7 @@ class Worker:
             ended = results.failure(f"Attune could not run it: {type(error).__name__}: {error}")
         if run.abandoned and ended.step is Step.CANCEL:
             ended = results.abandoned(ended)
+        reach("finish.ended")
         del self._running[run.dispatched.execution_id]
         self._unrecorded += 1
         self._changed.set()
@@ -252,6 +255,7 @@ class Worker:
             pause = min(pause * 2, _LONGEST_PAUSE)
 
     async def _end(self, transaction: Transaction, ends: Sequence[Finished]) -> Sequence[Any]:
+        transaction.does("finish")
         return await endings.end(transaction, ends, SOURCE)
 
 

@@ -10,6 +10,7 @@ import anyio
 import structlog
 
 from attune.base.clock import Clock
+from attune.base.crash_points import reach
 from attune.bus.broadcasts import Heard
 from attune.bus.bus import Bus
 from attune.bus.messages import RuleChanged
@@ -177,6 +178,7 @@ class Timers:
 
     async def _fire(self, fires: Sequence[Fire]) -> bool:
         """Whether the database did it."""
+        reach("fire.planned")
         try:
             live = await self._writer.submit(self._write, fires)
         except DatabaseUnavailable as error:
@@ -224,6 +226,7 @@ class Timers:
     async def _write(self, transaction: Transaction, batches: Sequence[Sequence[Fire]]) -> Sequence[frozenset[int]]:
         """Let timers go on and record their events, in one transaction; the rules whose timers did. One that was
         changed meanwhile does nothing."""
+        transaction.does("fire")
         fires = [fire for batch in batches for fire in batch]
         counts = await queries.advance(transaction.connection, [fire.advance for fire in fires], transaction.now)
         live = [fire for fire in fires if fire.rule in counts]
