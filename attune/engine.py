@@ -1,9 +1,11 @@
 """The pipeline, wired: every part is given what it needs, and started and stopped in order."""
 
+import random
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import anyio
 import structlog
@@ -34,8 +36,10 @@ from attune.database.pool import Database
 from attune.events.ingest import Ingest
 from attune.executions.completion import Completion, Waiters
 from attune.executions.processor import EnforcementProcessor
+from attune.executions.queries import Tenure
 from attune.executions.requests import Requests
 from attune.executions.scheduler import Scheduler
+from attune.executions.turns.turns import TurnRules
 from attune.rules.matcher import ConditionRules, Matcher, RuleCache
 from attune.settings import Settings
 from attune.sources.timers.rules import TimerRules
@@ -48,6 +52,9 @@ from attune.workers.scripts import Scripts
 from attune.workers.worker import Worker
 
 log = structlog.get_logger()
+
+_LEASE_MARGIN = 30.0
+"""Seconds, beside the grace: what it takes to end a process and to record that."""
 
 
 class Engine:
@@ -71,14 +78,14 @@ class Engine:
         self.bus = Bus(database, topology, clock, lambda: ownership.is_held)
         self.writer: GroupCommit[Transaction] = GroupCommit(self.bus.transaction, self.bus.turns.first)
         self.definitions = Definitions()
-        self.rules = Rules(self.bus, [ConditionRules(), TimerRules()])
+        self.rules = Rules(self.bus, [ConditionRules(), TimerRules(), TurnRules()])
         self.installer = Installer(self.bus, self.rules)
         self.ingest = Ingest(self.writer, stages)
         self.requests = Requests(self.bus, self.writer)
         self.waiters = Waiters()
         self.timers = Timers(self.bus, self.ingest, self.writer, clock)
         self.worker = Worker(
-            worker_id=worker_id,
+            tenure=Tenure(worker_id, UUID(surroundings.boot), settings.worker.kill_grace + _LEASE_MARGIN),
             concurrency=settings.worker.concurrency,
             default_timeout=settings.worker.default_timeout,
             definitions=self.definitions,
@@ -147,7 +154,7 @@ class Engine:
                 "attune.execution.completed.queue",
                 ExecutionCompleted,
                 "completion",
-                Completion(self.waiters, stages).handle,
+                Completion(self.definitions, self.waiters, stages, random.random).handle,
                 stage="complete",
             ),
         ]

@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -115,16 +115,25 @@ class Bus:
             )
         return [(queue.of(message), queue.kind.is_durable) for queue in queues]
 
-    def committed(self, deliveries: Sequence[Delivery[Any]], broadcasts: Sequence[tuple[str, Message]]) -> None:
-        """Hand over what a commit has made true."""
+    def committed(
+        self,
+        deliveries: Sequence[Delivery[Any]],
+        later: Sequence[Delivery[Any]],
+        broadcasts: Sequence[tuple[str, Message]],
+    ) -> None:
+        """Hand over what a commit has made true. The broker looks for what is due `later` when it is."""
         self.counters.commits += 1
         self.broker.hand_over(deliveries)
         published = self.counters.published
-        for (kind, queue), group in grouped(deliveries, _published_as).items():
+        for (kind, queue), group in grouped([*deliveries, *later], _published_as).items():
             published[kind, queue] += len(group)
         for queue, message in broadcasts:
             self.broadcasts.send(queue, message)
             published[type(message).__name__, queue] += 1
+
+    def planned(self, queue: str, due: datetime) -> None:
+        """Look into the table when a message becomes due."""
+        self.broker.wake_at(queue, due)
 
     def doubted(self, deliveries: Sequence[Delivery[Any]], broadcasts: Sequence[tuple[str, Message]]) -> None:
         """Let everybody look whether a commit has happened."""

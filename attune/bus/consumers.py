@@ -182,9 +182,9 @@ class ConsumerLoop:
             case Retry(after, reason) if delivery.attempt < self._max_attempts:
                 due = transaction.now + timedelta(seconds=after)
                 reason = _storable(reason)
-                # Now and not after the commit, whose answer may be lost: a look too many does no harm.
+                # Before the commit, whose answer may be lost: a look too many does no harm.
                 self._bus.broker.wake_at(delivery.queue, due)
-                await queries.insert_again(
+                await queries.insert_later(
                     transaction.connection, delivery, attempt=delivery.attempt + 1, available_at=due, error=reason
                 )
                 return "retry", reason

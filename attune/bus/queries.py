@@ -136,10 +136,10 @@ async def begin_claiming(connection: Connection, queue: str, ids: Sequence[UUID]
     return frozenset(row["message_id"] for row in await connection.fetch(f"{claim} RETURNING message_id"))
 
 
-async def insert_again(
-    connection: Connection, delivery: Delivery[Any], *, attempt: int, available_at: datetime, error: str
+async def insert_later(
+    connection: Connection, delivery: Delivery[Any], *, attempt: int, available_at: datetime, error: str | None
 ) -> None:
-    """Store a claimed delivery again, for its next attempt."""
+    """Store a delivery for an attempt that is not due yet; `error` is what became of the attempt before, if any."""
     envelope = delivery.envelope
     await connection.execute(
         """

@@ -1,7 +1,7 @@
 """A database transaction that can publish: the message and the change that causes it are one."""
 
 from collections.abc import Callable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Protocol, TypeAlias
 
 import structlog
@@ -27,8 +27,17 @@ class Carrier(Protocol):
         """The queues of a message. Raises Unroutable when there are none."""
         ...
 
-    def committed(self, deliveries: Sequence[Delivery[Any]], broadcasts: Sequence[tuple[str, Message]]) -> None:
-        """Take what a commit has made true."""
+    def committed(
+        self,
+        deliveries: Sequence[Delivery[Any]],
+        later: Sequence[Delivery[Any]],
+        broadcasts: Sequence[tuple[str, Message]],
+    ) -> None:
+        """Take what a commit has made true: deliveries, those that are due later, and broadcasts."""
+        ...
+
+    def planned(self, queue: str, due: datetime) -> None:
+        """Take note that a message in a queue may become due then: whether it will is not certain yet."""
         ...
 
     def doubted(self, deliveries: Sequence[Delivery[Any]], broadcasts: Sequence[tuple[str, Message]]) -> None:
@@ -39,7 +48,17 @@ class Carrier(Protocol):
 class Transaction:
     """Made by `Bus.transaction`. `now` is the time of all that it writes."""
 
-    __slots__ = ("_attempts", "_broadcasts", "_carrier", "_hints", "_published", "_stages", "connection", "now")
+    __slots__ = (
+        "_attempts",
+        "_broadcasts",
+        "_carrier",
+        "_delayed",
+        "_hints",
+        "_published",
+        "_stages",
+        "connection",
+        "now",
+    )
 
     def __init__(self, connection: Connection, now: datetime, carrier: Carrier) -> None:
         self.connection = connection
@@ -47,18 +66,22 @@ class Transaction:
         self._carrier = carrier
         self._attempts: list[Attempts] = []
         self._published: list[Delivery[Any]] = []
+        self._delayed: list[tuple[Delivery[Any], datetime]] = []
         self._broadcasts: list[tuple[str, Message]] = []
         self._hints: list[Callable[[], None]] = []
         self._stages: list[str] = []
 
-    def publish(self, message: Message, cause: Cause, source: str) -> None:
-        """Send `message` when, and only when, this transaction commits. Raises Unroutable when no queue is bound."""
+    def publish(self, message: Message, cause: Cause, source: str, *, after: float = 0) -> None:
+        """Send `message` when, and only when, this transaction commits; a durable one may be delivered `after` some
+        seconds. Raises Unroutable when no queue is bound."""
         envelope = Envelope(uuid7(), cause, self.now, source, message)
         text = dumps(message.__dict__)
         if len(text) > MAX_SIZE:
             raise ValueError(f"{type(message).__name__}: {len(text)} characters; a message carries ids and refs.")
         for name, is_durable in self._carrier.route(message):
-            if is_durable:
+            if is_durable and after > 0:
+                self._delayed.append((Delivery(name, envelope, text, 1), self.now + timedelta(seconds=after)))
+            elif is_durable:
                 self._published.append(Delivery(name, envelope, text, 1))
             else:
                 self._broadcasts.append((name, message))
@@ -78,6 +101,10 @@ class Transaction:
     async def flush(self, now: datetime) -> None:
         """Write what was published and what was recorded; `now` is when the attempts ended."""
         await queries.insert_traffic(self.connection, self._attempts, self._published, now)
+        for delivery, due in self._delayed:
+            # Before the commit, whose answer may be lost: a look too many does no harm.
+            self._carrier.planned(delivery.queue, due)
+            await queries.insert_later(self.connection, delivery, attempt=1, available_at=due, error=None)
         self._reach("before_commit")
 
     async def commit(self) -> None:
@@ -90,7 +117,7 @@ class Transaction:
         if ended != "COMMIT":
             raise RuntimeError("A statement of this transaction failed and nobody minded: nothing of it was committed.")
         self._reach("committed")
-        self._carrier.committed(self._published, self._broadcasts)
+        self._carrier.committed(self._published, [delivery for delivery, _ in self._delayed], self._broadcasts)
         self._reach("handed_over")
         for hint in self._hints:
             try:

@@ -15,7 +15,7 @@ class Step(StrEnum):
     """What happens to an execution."""
 
     HOLD = "hold"
-    """It has to wait for its turn."""
+    """It has to wait until another execution of its rule has ended."""
     RELEASE = "release"
     """Its turn has come."""
     DISPATCH = "dispatch"

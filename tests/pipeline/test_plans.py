@@ -45,6 +45,8 @@ FILL = """
            now(), now()
       FROM attune.enforcement;
     INSERT INTO attune.execution_open SELECT id FROM attune.execution;
+    INSERT INTO attune.rule_turn (rule, execution) SELECT id, id FROM attune.execution;
+    INSERT INTO attune.rule_queue (rule, execution) SELECT id % 10, id FROM attune.execution;
     INSERT INTO attune.delivery (queue, message_id, correlation_id, depth, message_type, version, source, payload,
                                  published_at, available_at, attempt)
     SELECT 'queue', gen_random_uuid(), correlation_id, 0, 'EventCreated', '1.0', 'test', '{}', now(), now(), 1
@@ -57,6 +59,7 @@ FILL = """
 """
 
 _IDS = "'{" + ",".join(str(number) for number in range(4_000, 4_100)) + "}'"
+_TIMEOUTS = "{" + ",".join("300" for _ in range(100)) + "}"
 _UUIDS = "'{" + ",".join(str(uuid7()) for _ in range(100)) + "}'"
 _NOW = "'2026-03-01'"
 
@@ -67,7 +70,7 @@ HOT: dict[str, tuple[str, list[str]]] = {
     "the processor closes enforcements": (executions.RESOLVE_ENFORCEMENTS, [_IDS, "'processed'", "'{}'", _NOW]),
     "the scheduler reads executions": (executions.READ_REQUESTED, [_IDS]),
     "the scheduler dispatches": (executions.DISPATCH, [_IDS, "1", _NOW, "'{requested,scheduling}'"]),
-    "the worker starts": (executions.START, [_IDS, _NOW, "1"]),
+    "the worker starts": (executions.START, [_IDS, _NOW, "1", f"'{uuid7()}'", f"'{_TIMEOUTS}'", "35"]),
     "the writer ends": (executions.FINISH, ["'completed'", _NOW, _IDS, "'{}'", "'{running}'"]),
     "completion reads": (executions.READ_ENDINGS, [_IDS]),
     "the history of a rule": (rules.TRIGGER_HISTORY, ["1", "'shop.sold'", "9000", "100"]),

@@ -87,6 +87,7 @@ def rule(ref: str, trigger: str, action: str = "core.noop", **fields: Any) -> Ru
         "action_params": {},
         "trigger_params": {},
         "enabled": True,
+        "overlap": "allow",
     }
     return RuleSpec(**{**values, **fields})
 
