@@ -49,6 +49,7 @@ from attune.executions import queries as executions
 from attune.settings import Settings
 from attune.telemetry.stages import Stages
 from attune.upkeep.data_directory import DataDirectory
+from attune.upkeep.recovery import Predecessor
 from attune.workers.environment import Surroundings
 from attune.workers.guard import Guard, end_leftovers
 from attune.workers.logs import Logs
@@ -110,13 +111,13 @@ async def serving(
         url = listening.address_of(tcp)
         directory.name_holder(url)
         async with (
-            _guarded(installation, boot),
+            _guarded(installation, boot) as predecessor,
             _database(settings, installation) as reached,
             _owned(reached, f"{os.getpid()}@{socket.gethostname()} {url}", clock) as ownership,
             _pool(reached, settings) as database,
         ):
             engine = await _engine(
-                database, settings, installation, clock, topology, stages, ownership, boot, url, demo
+                database, settings, installation, clock, topology, stages, ownership, boot, url, demo, predecessor
             )
             about = About(
                 url=url,
@@ -169,14 +170,15 @@ def _bound(settings: Settings, installation: Installation) -> Iterator[tuple[soc
 
 
 @asynccontextmanager
-async def _guarded(installation: Installation, boot: UUID) -> AsyncIterator[None]:
+async def _guarded(installation: Installation, boot: UUID) -> AsyncIterator[Predecessor | None]:
+    """Watch over the children of this run for the block; the run before, if it did not end cleanly, whose children have
+    ended now."""
     left = _note_boot(installation.boot, boot)
-    if left is not None:
-        await end_leftovers(left)
+    predecessor = None if left is None else Predecessor(left, tuple(await end_leftovers(left)))
     guard = Guard(str(boot))
     await guard.start()
     try:
-        yield
+        yield predecessor
     finally:
         with anyio.CancelScope(shield=True):
             await guard.dismiss()
@@ -267,6 +269,7 @@ async def _engine(
     boot: UUID,
     url: str,
     demo: bool,
+    predecessor: Predecessor | None,
 ) -> Engine:
     async with database.acquire() as connection:
         worker = await executions.register_worker(connection, WORKER_NAME, socket.gethostname(), boot, clock.now())
@@ -287,7 +290,7 @@ async def _engine(
         logs=Logs(installation.execution_logs),
         ownership=ownership,
     )
-    await engine.prepare(_bundled(), _watched(settings, installation))
+    await engine.prepare(_bundled(), _watched(settings, installation), predecessor)
     await engine.switch_rule(DEMO_RULE, enabled=demo)
     return engine
 
@@ -339,10 +342,16 @@ async def _application(
         ExplainRoutes(database, definitions, clock),
         ExecutionRoutes(database, definitions, engine.requests, engine.waiters, Logs(installation.execution_logs)),
         BusRoutes(engine.bus),
-        DoctorRoutes(engine.bus, definitions, clock, anonymous=about.anonymous == "read"),
+        DoctorRoutes(engine.bus, definitions, engine.recovery, clock, anonymous=about.anonymous == "read"),
         WatchRoutes(engine.bus, definitions, about.started_at.isoformat()),
         SystemRoutes(
-            about, engine.bus, clock, lambda: engine.worker.running, lambda: engine.timers.waiting, engine.folders
+            about,
+            engine.bus,
+            clock,
+            lambda: engine.worker.running,
+            lambda: engine.timers.waiting,
+            engine.folders,
+            engine.recovery,
         ),
     )
     endpoints = described(

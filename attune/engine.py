@@ -45,7 +45,8 @@ from attune.settings import Settings
 from attune.sources.timers.rules import TimerRules
 from attune.sources.timers.service import Timers
 from attune.telemetry.stages import Stages
-from attune.upkeep.recovery import recover
+from attune.upkeep.leases import Leases
+from attune.upkeep.recovery import Predecessor, recover, report
 from attune.workers.environment import Surroundings
 from attune.workers.logs import Logs
 from attune.workers.scripts import Scripts
@@ -99,6 +100,7 @@ class Engine:
         self._ownership = ownership
         self._trace_days = TraceDays(self.bus, settings.bus.trace_days)
         self._sweep = Sweep(self.bus)
+        self._leases = Leases(self.bus, self.worker.holds)
         consumers = self._consumers(stages)
         listeners = self._listeners()
         check(topology, {**{one.row: one.message for one in consumers}, **{one.row: one.message for one in listeners}})
@@ -166,19 +168,17 @@ class Engine:
             Listener("attune.rules.matcher.queue", RuleChanged, "rule cache", cache.hear),
         ]
 
-    async def prepare(self, packs: Sequence[Path], watched: Sequence[Path] = ()) -> None:
-        """Bring the database to where the pipeline can begin: partitions, packs, and the remains of an earlier boot.
+    async def prepare(
+        self, packs: Sequence[Path], watched: Sequence[Path] = (), predecessor: Predecessor | None = None
+    ) -> None:
+        """Bring the database to where the pipeline can begin: partitions, packs, and the remains of an earlier run.
         `packs` are folders of packs, `watched` such that hold some and are read again when they change."""
         await self._trace_days.once()
         self.folders = PackFolders(self.database, self.installer, self.definitions, self._clock, packs, watched)
         await self.folders.read()
-        recovered = await recover(self.bus)
-        if recovered.abandoned or recovered.cancelled:
-            log.warning(
-                "executions were running when Attune ended",
-                abandoned=recovered.abandoned,
-                cancelled=recovered.cancelled,
-            )
+        self.recovery = await recover(self.bus, self.definitions, predecessor)
+        for line in report(self.recovery):
+            log.warning(line)
         await self.bus.wake_for_retries()
 
     async def switch_rule(self, ref: str, *, enabled: bool) -> None:
@@ -200,6 +200,7 @@ class Engine:
                     taking.start_soon(self._fire_timers)
                     taking.start_soon(self._watch_packs)
                     taking.start_soon(self._sweep.run)
+                    taking.start_soon(self._leases.run)
                     taking.start_soon(self._trace_days.run)
                     try:
                         yield

@@ -382,13 +382,24 @@ async def count_dead_letters(connection: Connection) -> int:
     return count
 
 
-async def dead_letters_about(connection: Connection, subjects: Sequence[str]) -> dict[str, int]:
-    """The newest dead letter of each subject that has one."""
+async def dead_letters_about(connection: Connection, subjects: Sequence[str]) -> dict[str, tuple[int, datetime]]:
+    """The newest dead letter of each subject that has one, and since when it is one."""
     rows = await connection.fetch(
-        "SELECT subject, max(id) AS id FROM attune.dead_letter WHERE subject = ANY($1::text[]) GROUP BY subject",
+        """
+        SELECT subject, max(id) AS id, max(created) AS created
+          FROM attune.dead_letter
+         WHERE subject = ANY($1::text[])
+         GROUP BY subject
+        """,
         subjects,
     )
-    return {row["subject"]: row["id"] for row in rows}
+    return {row["subject"]: (row["id"], row["created"]) for row in rows}
+
+
+async def dead_subjects(connection: Connection) -> dict[int, str | None]:
+    """What dead letters are about, by their numbers: the oldest thousand of them."""
+    rows = await connection.fetch("SELECT id, subject FROM attune.dead_letter ORDER BY id LIMIT 1000")
+    return {row["id"]: row["subject"] for row in rows}
 
 
 async def hop_times(connection: Connection, since: datetime) -> dict[str, list[float]]:

@@ -164,4 +164,5 @@ def _consequence(rule: dict[str, Any]) -> Iterator[str]:
         yield f"  enforcement {enforcement['id']} is {enforcement['status']}{reason}"
     if execution is not None:
         error = f": {execution['error']}" if execution["error"] else ""
-        yield f"  execution {execution['id']} is {execution['status']}{error}"
+        attempt = f", attempt {execution['attempts']}," if execution["attempts"] > 1 else ""
+        yield f"  execution {execution['id']}{attempt} is {execution['status']}{error}"

@@ -14,7 +14,7 @@ from attune.catalog.definitions import Definitions
 from attune.database.pool import Row
 from attune.executions import queries
 from attune.executions.queries import NewRetry
-from attune.executions.retries import RETRYABLE, delay, is_retried
+from attune.executions.retries import RETRYABLE, delay, why_not
 from attune.executions.turns.turns import pass_on
 from attune.telemetry.stages import Stages
 
@@ -85,10 +85,8 @@ class Completion:
         for delivery in failed:
             row = ended[delivery.message.execution_id]
             action = self._definitions.actions.by_ref.get(row["action_ref"])
-            number = row["retry_count"] + 1
-            if action is not None and is_retried(
-                action, delivery.message.status, row["retry_count"], has_run=row["has_run"]
-            ):
+            count, number = row["retry_count"], row["retry_count"] + 1
+            if action and why_not(action, delivery.message.status, count, has_run=row["has_run"]) is None:
                 new = NewRetry(row["id"], delay(action, number, self._noise()), delivery.envelope.effect())
                 wanted[first_attempt(row), number] = (new, row)
         if not wanted:

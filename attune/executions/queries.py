@@ -143,6 +143,9 @@ COLUMNS = """
     e.correlation_id, e.causation_id, e.depth, e.created, e.started_at, e.finished_at, e.updated
 """
 
+_OLDEST = 20_000
+"""What has been open for so long that its lease may be over is among these."""
+
 _DISPATCHABLE = sorted(sources(Step.DISPATCH))
 
 
@@ -373,6 +376,76 @@ async def open_executions(connection: Connection, statuses: Sequence[ExecutionSt
     return [execution_of(row) for row in rows]
 
 
+async def expired(connection: Connection, now: datetime) -> list[Execution]:
+    """Executions that run though their lease is over, locked: of the oldest thousands that have not ended."""
+    rows = await connection.fetch(
+        f"""
+        SELECT {COLUMNS}
+          FROM (SELECT execution FROM attune.execution_open ORDER BY execution LIMIT {_OLDEST}) AS o
+          JOIN attune.execution e ON e.id = o.execution
+         WHERE e.status IN ('running', 'canceling') AND e.lease_until < $1
+         ORDER BY e.id
+           FOR UPDATE OF e
+        """,
+        now,
+    )
+    return [execution_of(row) for row in rows]
+
+
+async def stuck(connection: Connection, before: datetime) -> list[int]:
+    """Executions that wait since a moment for a delivery that is not there: neither waiting nor dead."""
+    rows = await connection.fetch(
+        f"""
+        SELECT e.id
+          FROM (SELECT execution FROM attune.execution_open ORDER BY execution LIMIT {_OLDEST}) AS o
+          JOIN attune.execution e ON e.id = o.execution
+         WHERE e.status IN ('requested', 'scheduled') AND e.updated < $1
+           AND NOT EXISTS (SELECT FROM attune.delivery WHERE payload ->> 'execution_id' = e.id::text)
+           AND NOT EXISTS (SELECT FROM attune.dead_letter WHERE subject = 'execution:' || e.id)
+         ORDER BY e.id
+         LIMIT 100
+        """,
+        before,
+    )
+    return [row["id"] for row in rows]
+
+
+@dataclass(frozen=True, slots=True)
+class Unfinished:
+    """Executions that wait for the same: how many, and the first of their ids."""
+
+    waits_for: str
+    count: int
+    ids: tuple[int, ...]
+
+
+async def unfinished(
+    connection: Connection, now: datetime, except_ids: Sequence[int], shown: int
+) -> Sequence[Unfinished]:
+    """The executions that wait for something that comes by itself, by what that is."""
+    rows = await connection.fetch(
+        """
+        WITH waiting AS (
+            SELECT e.id, CASE WHEN e.status = 'scheduling' THEN 'the turn of its rule'
+                              WHEN e.status = 'scheduled' THEN 'a slot of the worker'
+                              WHEN e.not_before > $1 THEN 'its retry'
+                              ELSE 'the scheduler' END AS waits_for
+              FROM attune.execution_open o JOIN attune.execution e ON e.id = o.execution
+             WHERE e.status IN ('requested', 'scheduling', 'scheduled') AND e.id <> ALL($2::bigint[])
+        )
+        SELECT waits_for, max(number) AS count, array_agg(id ORDER BY id) FILTER (WHERE number <= $3) AS ids
+          FROM (SELECT id, waits_for, row_number() OVER (PARTITION BY waits_for ORDER BY id) AS number FROM waiting) AS
+          one
+         GROUP BY waits_for
+         ORDER BY waits_for
+        """,
+        now,
+        except_ids,
+        shown,
+    )
+    return [Unfinished(row["waits_for"], row["count"], tuple(row["ids"])) for row in rows]
+
+
 async def endings(connection: Connection, ids: Sequence[int]) -> Sequence[Row]:
     """How executions ended: id, action_ref, status, error, has_run, original_execution, retry_count, duration_ms (None
     when it never ran), takes_turns (it has one, or waits for one), and the definition_version at the moment of
@@ -386,6 +459,36 @@ class NewRetry(NamedTuple):
     execution: int
     delay: float
     cause: Cause
+
+
+async def insert_rerun(
+    connection: Connection, execution_id: int, config: str, executor: int | None, cause: Cause, now: datetime
+) -> Row | None:
+    """Create an execution that does once more what another did, with the parameters `config` (JSON text): id,
+    action_ref, enforcement, event, rule_ref, trigger_ref; None when there is no such other."""
+    return await connection.fetchrow(
+        """
+        WITH new AS (
+            INSERT INTO attune.execution (action, action_ref, config, enforcement, executor, status, original_execution,
+                                          retry_reason, correlation_id, causation_id, depth, created, updated)
+            SELECT action, action_ref, $2::jsonb, enforcement, $3, 'requested', id, 'rerun', $4, $5, $6, $7, $7
+              FROM attune.execution
+             WHERE id = $1
+            RETURNING id, action_ref, enforcement
+        ), opened AS (
+            INSERT INTO attune.execution_open (execution) SELECT id FROM new
+        )
+        SELECT new.*, n.event, n.rule_ref, n.trigger_ref
+          FROM new LEFT JOIN attune.enforcement n ON n.id = new.enforcement
+        """,
+        execution_id,
+        config,
+        executor,
+        cause.correlation_id,
+        cause.causation_id,
+        cause.depth,
+        now,
+    )
 
 
 async def insert_retries(connection: Connection, new: Sequence[NewRetry], now: datetime) -> Sequence[Row]:
@@ -451,27 +554,38 @@ def execution_of(row: Row) -> Execution:
 
 _SUMMARY = """
     e.id, e.action_ref, e.status, e.parent, e.enforcement, n.rule_ref, n.trigger_ref, n.event, e.original_execution,
-    e.worker, e.correlation_id, e.created, e.started_at, e.finished_at, e.updated
+    e.retry_count, e.retry_reason, e.not_before, turn.execution AS turn_of, e.worker, e.correlation_id, e.created,
+    e.started_at, e.finished_at, e.updated
 """
 _WITH_ENFORCEMENT = "attune.execution e LEFT JOIN attune.enforcement n ON n.id = e.enforcement"
+_WITH_TURN = f"{_WITH_ENFORCEMENT} LEFT JOIN attune.rule_turn turn ON turn.rule = n.rule"
 
 
 async def executions_page(connection: Connection, where: Where, window: Window) -> Page:
     """A page of executions, the newest first. Conditions are on `e` and its enforcement `n`."""
-    return await fetch_page(connection, _SUMMARY, _WITH_ENFORCEMENT, where, window, cursor="e.id", descending=True)
+    return await fetch_page(connection, _SUMMARY, _WITH_TURN, where, window, cursor="e.id", descending=True)
 
 
 async def execution_row(connection: Connection, execution_id: int) -> Row | None:
-    """Everything about one execution, and the rule, trigger and event that it comes from."""
+    """Everything about one execution, the rule, trigger and event that it comes from, who has the turn of the rule
+    (turn_of), and its newest other attempt (retried_as), if that came later."""
     return await connection.fetchrow(
-        f"SELECT {COLUMNS}, n.rule_ref, n.trigger_ref FROM {_WITH_ENFORCEMENT} WHERE e.id = $1", execution_id
+        f"""
+        SELECT {COLUMNS}, n.rule_ref, n.trigger_ref, turn.execution AS turn_of,
+               (SELECT max(r.id) FROM attune.execution r
+                 WHERE r.original_execution = CASE WHEN e.retry_count > 0 THEN e.original_execution ELSE e.id END
+                   AND r.retry_count > e.retry_count) AS retried_as
+          FROM {_WITH_TURN}
+         WHERE e.id = $1
+        """,
+        execution_id,
     )
 
 
 async def newer(connection: Connection, where: Where, limit: int) -> Sequence[Row]:
     """The newest executions that fit, as in a page, with their errors. Conditions are on `e` and `n`."""
     return await connection.fetch(
-        f"SELECT {_SUMMARY}, left(e.result ->> 'error', 300) AS error FROM {_WITH_ENFORCEMENT}"
+        f"SELECT {_SUMMARY}, left(e.result ->> 'error', 300) AS error FROM {_WITH_TURN}"
         f"{where.text} ORDER BY e.id DESC LIMIT {limit}",
         *where.arguments,
     )

@@ -10,10 +10,14 @@ LONGEST_DELAY = 86_400.0
 """Seconds."""
 
 
-def is_retried(action: Action, status: ExecutionStatus, retry_count: int, *, has_run: bool) -> bool:
-    """Whether an attempt that ended in `status` is followed by another. One that never ran is not: what it lacks, an
-    action or parameters that fit, no repetition brings."""
-    return has_run and status.value in action.retry_on and retry_count < action.max_retries
+def why_not(action: Action | None, status: ExecutionStatus, retry_count: int, *, has_run: bool) -> str | None:
+    """Why an attempt that ended in `status` is not followed by another; None when it is. One that never ran is not:
+    what it lacks, an action or parameters that fit, no repetition brings."""
+    if action is None:
+        return "action gone"
+    if not has_run or not action.max_retries or status.value not in action.retry_on:
+        return "action not retryable"
+    return None if retry_count < action.max_retries else "no retries left"
 
 
 def delay(action: Action, number: int, noise: float) -> float:

@@ -17,7 +17,7 @@ from attune.rules.evaluation import Verdict, concerned, judge
 
 @dataclass(frozen=True, slots=True)
 class Consequence:
-    """What became of a match."""
+    """What became of a match. `execution` is the newest of its `attempts`."""
 
     enforcement: int
     enforcement_status: str
@@ -25,6 +25,7 @@ class Consequence:
     execution: int | None
     execution_status: str | None
     error: str | None
+    attempts: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,7 @@ async def explain(connection: Connection, event_id: int, now: datetime) -> Expla
     rules = await catalog.rules_at(connection, version, event.trigger_ref)
     configs = await _configs(connection, version)
     consequences = {row["rule"]: _consequence(row) for row in await queries.consequences(connection, event_id)}
-    dead = (await bus.dead_letters_about(connection, [f"event:{event_id}"])).get(f"event:{event_id}")
+    dead, _ = (await bus.dead_letters_about(connection, [f"event:{event_id}"])).get(f"event:{event_id}", (None, None))
     return Explanation(
         event,
         "matched" if matched is not None else "dead" if dead is not None else "waiting",
@@ -86,6 +87,7 @@ def _consequence(row: Row) -> Consequence:
         row["execution"],
         row["execution_status"],
         row["error"],
+        row["attempts"],
     )
 
 

@@ -58,16 +58,27 @@ async def effects(connection: Connection, ids: Sequence[int]) -> Sequence[Row]:
     )
 
 
+_NEWEST_ATTEMPT = """
+          LEFT JOIN attune.execution first
+            ON first.enforcement = n.id AND first.parent IS NULL AND first.original_execution IS NULL
+          LEFT JOIN LATERAL (
+              SELECT id FROM attune.execution
+               WHERE original_execution = first.id AND retry_count > 0
+               ORDER BY retry_count DESC
+               LIMIT 1
+          ) AS retry ON true
+          LEFT JOIN attune.execution e ON e.id = coalesce(retry.id, first.id)
+"""
+
+
 async def consequences(connection: Connection, event: int) -> Sequence[Row]:
-    """The enforcements of an event with their executions: rule, enforcement, enforcement_status, reason, execution,
-    execution_status, error."""
+    """The enforcements of an event with the newest attempts at their executions: rule, enforcement, enforcement_status,
+    reason, execution, execution_status, error, attempts."""
     return await connection.fetch(
-        """
+        f"""
         SELECT n.rule, n.id AS enforcement, n.status AS enforcement_status, n.reason, e.id AS execution,
-               e.status AS execution_status, e.result ->> 'error' AS error
-          FROM attune.enforcement n
-          LEFT JOIN attune.execution e
-            ON e.enforcement = n.id AND e.parent IS NULL AND e.original_execution IS NULL
+               e.status AS execution_status, e.result ->> 'error' AS error, e.retry_count + 1 AS attempts
+          FROM attune.enforcement n {_NEWEST_ATTEMPT}
          WHERE n.event = $1
          ORDER BY n.id
         """,
@@ -83,8 +94,7 @@ _HISTORY = f"""
            CASE WHEN e.status IN {_ENDED_BADLY} THEN left(e.result ->> 'error', 300) END AS error
       FROM attune.event v
       LEFT JOIN attune.event_match m ON m.event = v.id
-      LEFT JOIN attune.enforcement n ON n.event = v.id AND n.rule = $1
-      LEFT JOIN attune.execution e ON e.enforcement = n.id AND e.parent IS NULL AND e.original_execution IS NULL
+      LEFT JOIN attune.enforcement n ON n.event = v.id AND n.rule = $1 {_NEWEST_ATTEMPT}
 """
 
 TRIGGER_HISTORY = f"""

@@ -9,6 +9,7 @@ from enum import StrEnum
 from attune.catalog.definitions import Definitions
 from attune.sources.timers.firing import timer_of
 from attune.sources.timers.queries import TimerRow
+from attune.upkeep.recovery import Recovery, report
 from attune.workers.scripts import script_path
 
 STUCK = timedelta(minutes=5)
@@ -32,6 +33,8 @@ CHECKS: Mapping[str, str] = {
     "unroutable": "Every message has a queue.",
     "rescued": "No delivery had to be found by the sweep.",
     "queues": "What waits in the queues is taken.",
+    "stuck": "Something moves every execution that has not ended.",
+    "recovery": "The last start found nothing that had been interrupted.",
     "timers": "Timers can be read, and fire in time.",
     "rules": "What enabled rules name is there.",
     "actions": "The scripts of actions are there and can be read.",
@@ -75,6 +78,8 @@ class Facts:
     unroutable: Mapping[str, int]
     rescued: Mapping[str, int]
     waiting: Mapping[str, tuple[int, datetime]]
+    stuck: Sequence[int]
+    recovery: Recovery
     timers: Sequence[TimerRow]
     is_root: bool
     anonymous: bool
@@ -92,6 +97,8 @@ def examine(facts: Facts, definitions: Definitions) -> list[Finding]:
         _counted("unroutable", facts.unroutable, "This is a defect of Attune: please report it."),
         _counted("rescued", facts.rescued, "Nothing was lost, but late. This is a defect of Attune: please report it."),
         _queues(facts),
+        _stuck(facts),
+        _recovery(facts.recovery),
         _timers(facts),
         _rules(definitions),
         _actions(definitions),
@@ -151,6 +158,25 @@ def _queues(facts: Facts) -> Finding:
     ]
     return judged(
         "queues", stuck, "attune bus queues shows what moves; attune status what runs. The log of the server says more."
+    )
+
+
+def _stuck(facts: Facts) -> Finding:
+    found = [f"execution {number} waits, and no delivery moves it" for number in facts.stuck]
+    return judged(
+        "stuck",
+        found,
+        "This is a defect of Attune: please report it. attune execution cancel ID ends one; rerun runs it again.",
+    )
+
+
+def _recovery(recovery: Recovery) -> Finding:
+    is_hurt = recovery.predecessor is not None or recovery.interrupted
+    return judged(
+        "recovery",
+        list(report(recovery)) if is_hurt else [],
+        "Look at what was abandoned (attune why execution ID); attune execution rerun ID runs it again.",
+        Level.HINT,
     )
 
 

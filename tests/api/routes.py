@@ -35,9 +35,9 @@ ENDPOINTS: tuple[Endpoint, ...] = described(
         ExplainRoutes(_NOTHING, _NOTHING, _NOTHING),
         ExecutionRoutes(_NOTHING, _NOTHING, _NOTHING, _NOTHING, _NOTHING),
         BusRoutes(_NOTHING),
-        DoctorRoutes(_NOTHING, _NOTHING, _NOTHING, anonymous=False),
+        DoctorRoutes(_NOTHING, _NOTHING, _NOTHING, _NOTHING, anonymous=False),
         WatchRoutes(_NOTHING, _NOTHING, ""),
-        SystemRoutes(_NOTHING, _NOTHING, _NOTHING, _NOTHING, _NOTHING, _NOTHING),
+        SystemRoutes(_NOTHING, _NOTHING, _NOTHING, _NOTHING, _NOTHING, _NOTHING, _NOTHING),
     )
     for endpoint in routes.endpoints()
 )

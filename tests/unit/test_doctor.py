@@ -18,6 +18,7 @@ from attune.catalog.model import Action, Pack, Rule, Trigger
 from attune.sources.timers.queries import TimerRow
 from attune.upkeep import doctor, premises
 from attune.upkeep.doctor import CHECKS, Facts, Finding, Level
+from attune.upkeep.recovery import Recovery
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "doctor.md"
@@ -44,6 +45,8 @@ WELL = Facts(
     unroutable={},
     rescued={"attune.events.queue": 0},
     waiting={"attune.events.queue": (3, NOW - timedelta(minutes=4))},
+    stuck=[],
+    recovery=Recovery(NOW),
     timers=[TIMER, replace(TIMER, next_fire_at=NOW - timedelta(seconds=30)), replace(TIMER, next_fire_at=None)],
     is_root=False,
     anonymous=False,

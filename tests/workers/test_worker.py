@@ -25,7 +25,7 @@ from attune.engine import Engine
 from attune.executions import endings, queries, requests
 from attune.executions.model import Execution, Finished, NewExecution
 from attune.executions.states import Step
-from attune.upkeep.recovery import Recovered, recover
+from attune.upkeep.recovery import recover
 from attune.workers.guard import end_leftovers
 from tests.bus.proxy import Failure, Proxy, proxy_to
 from tests.server.running import processes_with
@@ -421,7 +421,7 @@ async def test_the_next_start_ends_what_ran_and_goes_on_with_what_had_not_begun(
         results: list[Any] = [one.result for one in found]
         assert "what it did is unknown" in results[0]["error"]
         assert results[1]["cancelled"] is True
-        assert await recover(engine.bus) == Recovered((), ())
+        assert (await recover(engine.bus, engine.definitions, None)).interrupted == ()
         async with engine.running():
             assert (await ended(engine, ids[2])).status is S.COMPLETED
             await told_once(engine, ids)

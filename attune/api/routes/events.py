@@ -173,6 +173,7 @@ class EventRoutes:
                 "id": consequence.execution,
                 "status": consequence.execution_status,
                 "error": consequence.error,
+                "attempts": consequence.attempts,
             },
         }
 
