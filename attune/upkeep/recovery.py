@@ -140,7 +140,7 @@ def _fates(interrupted: Sequence[Interrupted]) -> Iterator[str]:
     groups: dict[tuple[Outcome, str | None], list[int]] = {}
     for one in interrupted:
         groups.setdefault((one.outcome, one.reason), []).append(one.execution)
-    for (outcome, reason), ids in groups.items():
+    for (outcome, reason), ids in sorted(groups.items(), key=lambda group: list(Outcome).index(group[0][0])):
         why = f": {reason}" if reason else ""
         yield f"{len(ids):,} {outcome}{why} ({_listed(ids)})"
 
