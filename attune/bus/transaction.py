@@ -1,6 +1,6 @@
 """A database transaction that can publish: the message and the change that causes it are one."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from typing import Any, Protocol, TypeAlias
 
@@ -31,6 +31,10 @@ class Carrier(Protocol):
         """Take what a commit has made true."""
         ...
 
+    def returned(self, deliveries: Sequence[Delivery[Any]]) -> None:
+        """Take deliveries that a commit has put back into their queues."""
+        ...
+
     def doubted(self, deliveries: Sequence[Delivery[Any]], broadcasts: Sequence[tuple[str, Message]]) -> None:
         """Take note of what a commit has made true, or not: nobody knows."""
         ...
@@ -39,7 +43,17 @@ class Carrier(Protocol):
 class Transaction:
     """Made by `Bus.transaction`. `now` is the time of all that it writes."""
 
-    __slots__ = ("_attempts", "_broadcasts", "_carrier", "_hints", "_published", "_stages", "connection", "now")
+    __slots__ = (
+        "_attempts",
+        "_broadcasts",
+        "_carrier",
+        "_hints",
+        "_published",
+        "_returned",
+        "_stages",
+        "connection",
+        "now",
+    )
 
     def __init__(self, connection: Connection, now: datetime, carrier: Carrier) -> None:
         self.connection = connection
@@ -47,6 +61,7 @@ class Transaction:
         self._carrier = carrier
         self._attempts: list[Attempts] = []
         self._published: list[Delivery[Any]] = []
+        self._returned: list[Delivery[Any]] = []
         self._broadcasts: list[tuple[str, Message]] = []
         self._hints: list[Callable[[], None]] = []
         self._stages: list[str] = []
@@ -62,6 +77,10 @@ class Transaction:
                 self._published.append(Delivery(name, envelope, text, 1))
             else:
                 self._broadcasts.append((name, message))
+
+    def give_back(self, deliveries: Iterable[Delivery[Any]]) -> None:
+        """Hand over, when this transaction commits, deliveries whose rows it has put back into their queues."""
+        self._returned.extend(deliveries)
 
     def does(self, stage: str) -> None:
         """Name something that this transaction does, for the crash points around its commit."""
@@ -85,12 +104,14 @@ class Transaction:
         try:
             ended = await self.connection.execute("COMMIT")
         except BaseException:
-            self._carrier.doubted(self._published, self._broadcasts)
+            self._carrier.doubted([*self._published, *self._returned], self._broadcasts)
             raise
         if ended != "COMMIT":
             raise RuntimeError("A statement of this transaction failed and nobody minded: nothing of it was committed.")
         self._reach("committed")
         self._carrier.committed(self._published, self._broadcasts)
+        if self._returned:
+            self._carrier.returned(self._returned)
         self._reach("handed_over")
         for hint in self._hints:
             try:

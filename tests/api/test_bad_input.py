@@ -37,6 +37,8 @@ GOOD: dict[tuple[str, str], dict[str, Any]] = {
     ("PATCH", "/api/v1/rules/{ref}"): {"label": "Never"},
     ("POST", "/api/v1/events"): {"trigger_ref": "shop.sold"},
     ("POST", "/api/v1/executions/execute"): {"action_ref": "core.noop"},
+    ("POST", "/api/v1/bus/dead-letters/replay"): {"ids": [9_000_000_000]},
+    ("POST", "/api/v1/bus/dead-letters/discard"): {"ids": [9_000_000_000]},
 }
 WITH_BODY = [(method, one.path) for one in ENDPOINTS if one.body for method in methods(one)]
 

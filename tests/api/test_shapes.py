@@ -40,6 +40,11 @@ STATUS = {"version", "url", "pid", "data", "database", "started_at", "uptime_sec
 STATUS |= {"running_executions", "waiting_timers", "waiting_deliveries", "dead_letters", "broken_packs"}
 STATUS |= {"queues", "running", "failing", "timers", "versions"}
 
+LETTER = {"id", "queue", "message_id", "correlation_id", "causation_id", "depth", "message_type", "version", "source"}
+LETTER |= {"payload", "subject", "attempts", "error", "published_at", "created"}
+LETTER_WHOLE = LETTER | {"subject_state", "exchange", "routing_key", "consumer", "refusal"}
+HANDLED = {"affected", "remaining", "next_after", "letters", "failures"}
+
 HISTORY = {"rule", "rule_ref", "enabled", "trigger_ref", "action_ref", "since", "until", "events", "complete"}
 HISTORY |= {"newest_event", "fired", "last_fired_event", "waiting", "disabled", "unexamined", "not_matched", "errors"}
 HISTORY |= {"not_run", "executions", "failures", "skipped", "next_fire_at", "notes"}
@@ -92,6 +97,11 @@ OBJECTS: list[tuple[str, str, dict[str, Any] | None, int, set[str]]] = [
     ("GET", "/api/v1/bus/topology", None, 200, {"exchanges", "queues"}),
     ("GET", "/api/v1/bus/queues", None, 200, {"queues", "unroutable"}),
     ("GET", "/api/v1/bus/trace/{correlation_id}", None, 200, {"correlation_id", "hops"}),
+    ("GET", "/api/v1/bus/dead-letters/{letter}", None, 200, LETTER_WHOLE),
+    ("POST", "/api/v1/bus/dead-letters/{replayed}/replay", None, 200, {"id", "became"}),
+    ("POST", "/api/v1/bus/dead-letters/{discarded}/discard", None, 200, {"id", "became"}),
+    ("POST", "/api/v1/bus/dead-letters/replay", {"filter": {"subject": "none"}}, 200, HANDLED),
+    ("POST", "/api/v1/bus/dead-letters/discard", {"filter": {"subject": "none"}}, 200, HANDLED),
     ("GET", "/api/v1/system/status", None, 200, STATUS),
     ("GET", "/api/v1/system/doctor", None, 200, {"findings"}),
     ("GET", "/api/v1/watch", None, 200, {"cursor", "settled", "events", "executions", "cut"}),
@@ -114,25 +124,11 @@ LISTS: list[tuple[str, set[str]]] = [
     ("/api/v1/events", EVENT),
     ("/api/v1/enforcements", ENFORCEMENT),
     ("/api/v1/executions", EXECUTION),
-    (
-        "/api/v1/bus/dead-letters",
-        {
-            "id",
-            "queue",
-            "message_id",
-            "correlation_id",
-            "message_type",
-            "subject",
-            "payload",
-            "attempts",
-            "error",
-            "created",
-        },
-    ),
+    ("/api/v1/bus/dead-letters", LETTER),
 ]
 
-# What some items have beside them: the instant of a timer's rule, the way of a dead letter.
-MAY_HAVE = {"next_fire_at", "message_id", "causation_id", "depth", "version", "source", "published_at"}
+# What some items have beside them: the instant of a timer's rule.
+MAY_HAVE = {"next_fire_at"}
 
 _REFUSED = ("PUT", "PATCH", "DELETE")
 
@@ -185,12 +181,14 @@ async def shop(cluster: Cluster, base: Path) -> AsyncIterator[Shop]:
         sleeping = await site.data(
             "POST", "/api/v1/executions/execute", json={"action_ref": "core.sleep", "parameters": {"seconds": 1000}}
         )
-        await site.sql(
+        letters = await site.sql(
             """
             INSERT INTO attune.dead_letter (queue, message_id, correlation_id, depth, message_type, version, source,
                                             payload, attempts, error, published_at, created)
-            SELECT 'attune.events.queue', gen_random_uuid(), gen_random_uuid(), 0, 'EventCreated', '1.0', 'test', '{}',
-                   5, 'broken', now(), now()
+            SELECT 'attune.events.queue', gen_random_uuid(), gen_random_uuid(), 0, 'EventCreated', '1.0', 'test',
+                   '{"event_id": 1, "trigger_ref": "shop.sold"}', 5, 'broken', now(), now()
+              FROM generate_series(1, 3)
+            RETURNING id
             """
         )
         yield Shop(
@@ -209,6 +207,7 @@ async def shop(cluster: Cluster, base: Path) -> AsyncIterator[Shop]:
                 "sleeping": sleeping["id"],
                 "correlation_id": event["correlation_id"],
                 "refresh_token": tokens["refresh_token"],
+                **{name: row["id"] for name, row in zip(("letter", "replayed", "discarded"), letters, strict=True)},
             },
         )
 
