@@ -70,7 +70,7 @@ SHOWN: list[tuple[str, str, str]] = [
     ("bus topology", "enforcement.created", "queues.0.name"),
     ("bus queues", "attune.events.queue", "queues.0.waiting"),
     ("bus trace CHAIN", "EnforcementCreated", "hops.0.outcome"),
-    ("bus dead", "message type", ""),
+    ("bus dead list", "message type", ""),
 ]
 
 
