@@ -103,7 +103,7 @@ class DeadLetters:
         async with self._bus.transaction() as transaction:
             letter = await queries.take_dead_letter(transaction.connection, number)
             if letter is None:
-                raise _missing(number)
+                raise missing(number)
             became = await self._end(transaction, letter)
             transaction.after_commit(partial(_tell, "a dead letter was discarded", letter, by, became=became))
         return became
@@ -120,7 +120,7 @@ class DeadLetters:
 
     def _again(self, number: int, letter: Letter | None) -> Delivery[Any]:
         if letter is None:
-            raise _missing(number)
+            raise missing(number)
         refusal = self.route(letter).refusal
         if refusal is not None:
             raise Conflict(f"Dead letter {number} cannot be replayed: {refusal}")
@@ -132,7 +132,8 @@ class DeadLetters:
         return Delivery(letter.queue, envelope, letter.text, 1)
 
 
-def _missing(number: int) -> NotFound:
+def missing(number: int) -> NotFound:
+    """The error for a letter that is not there."""
     return NotFound(f"There is no dead letter {number}. It may have been replayed or discarded.")
 
 

@@ -11,10 +11,9 @@ from attune.api.answers import fragment, many, one
 from attune.api.endpoints import Call, Endpoint, NoQuery, Permission
 from attune.api.paging import Id, IdPageQuery
 from attune.api.spans import Span, length
-from attune.base.errors import NotFound
 from attune.bus import queries
 from attune.bus.bus import Bus
-from attune.bus.dead_letters import DeadLetters, Handled
+from attune.bus.dead_letters import DeadLetters, Handled, missing
 from attune.database.paging import Where
 from attune.database.pool import Connection, Row
 from attune.events import queries as events
@@ -112,7 +111,7 @@ class DeadLetterRoutes:
         async with self._bus.database.acquire() as connection:
             row = await queries.dead_letter_row(connection, number)
             if row is None:
-                raise NotFound(f"There is no dead letter {number}. It may have been replayed or discarded.")
+                raise missing(number)
             state = await _state(connection, row["subject"])
         route = self._dead_letters.route(queries.letter_of(row))
         return one(_view(row) | {"subject_state": state} | route._asdict())
