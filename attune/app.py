@@ -21,6 +21,7 @@ from attune.api.authentication import Gate
 from attune.api.routes.auth import AuthRoutes
 from attune.api.routes.bus import BusRoutes
 from attune.api.routes.catalog import CatalogRoutes
+from attune.api.routes.dead_letters import DeadLetterRoutes
 from attune.api.routes.description import described
 from attune.api.routes.doctor import DoctorRoutes
 from attune.api.routes.enforcements import EnforcementRoutes
@@ -342,6 +343,7 @@ async def _application(
         ExplainRoutes(database, definitions, clock),
         ExecutionRoutes(database, definitions, engine.requests, engine.waiters, Logs(installation.execution_logs)),
         BusRoutes(engine.bus),
+        DeadLetterRoutes(engine.bus, engine.dead_letters),
         DoctorRoutes(engine.bus, definitions, engine.recovery, clock, anonymous=about.anonymous == "read"),
         WatchRoutes(engine.bus, definitions, about.started_at.isoformat()),
         SystemRoutes(

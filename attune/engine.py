@@ -13,6 +13,7 @@ import structlog
 from attune.base.clock import Clock
 from attune.bus.bus import Bus
 from attune.bus.consumers import Consumer, ConsumerLoop
+from attune.bus.dead_letters import DeadLetters, Discard
 from attune.bus.listeners import Listener, ListenerLoop
 from attune.bus.messages import (
     EnforcementCreated,
@@ -21,6 +22,7 @@ from attune.bus.messages import (
     ExecutionCompleted,
     ExecutionDispatched,
     ExecutionRequested,
+    Message,
     RuleChanged,
 )
 from attune.bus.topology import Topology, check
@@ -35,12 +37,13 @@ from attune.database.ownership import Ownership
 from attune.database.pool import Database
 from attune.events.ingest import Ingest
 from attune.executions.completion import Completion, Waiters
+from attune.executions.discards import fail_enforcement, fail_execution, leave_execution, let_others_go_on
 from attune.executions.processor import EnforcementProcessor
 from attune.executions.queries import Tenure
 from attune.executions.requests import Requests
 from attune.executions.scheduler import Scheduler
 from attune.executions.turns.turns import TurnRules
-from attune.rules.matcher import ConditionRules, Matcher, RuleCache
+from attune.rules.matcher import ConditionRules, Matcher, RuleCache, match_no_rule
 from attune.settings import Settings
 from attune.sources.timers.rules import TimerRules
 from attune.sources.timers.service import Timers
@@ -74,7 +77,7 @@ class Engine:
         logs: Logs,
         ownership: Ownership,
     ) -> None:
-        """Raises TopologyError when a message could get lost."""
+        """Raises TopologyError when a message could get lost, or what waits for it wait for ever."""
         self.database = database
         self.bus = Bus(database, topology, clock, lambda: ownership.is_held)
         self.writer: GroupCommit[Transaction] = GroupCommit(self.bus.transaction, self.bus.turns.first)
@@ -103,7 +106,10 @@ class Engine:
         self._leases = Leases(self.bus, self.worker.holds)
         consumers = self._consumers(stages)
         listeners = self._listeners()
-        check(topology, {**{one.row: one.message for one in consumers}, **{one.row: one.message for one in listeners}})
+        discards = _discards()
+        taken = {**{one.row: one.message for one in consumers}, **{one.row: one.message for one in listeners}}
+        check(topology, taken, discards.keys())
+        self.dead_letters = DeadLetters(self.bus, discards)
         self._loops: list[ConsumerLoop | ListenerLoop] = [
             *(
                 ConsumerLoop(self.bus, consumer, max_attempts=settings.bus.max_attempts, ready=ownership.held)
@@ -231,3 +237,15 @@ class Engine:
         self.worker.abandon()
         with anyio.move_on_after(self._settings.worker.kill_grace + 5):
             await self.worker.idle()
+
+
+def _discards() -> dict[type[Message], Discard[Any]]:
+    """What ends when the dead letter of a message is discarded."""
+    return {
+        EventCreated: match_no_rule,
+        EnforcementCreated: fail_enforcement,
+        ExecutionRequested: fail_execution,
+        ExecutionDispatched: fail_execution,
+        ExecutionCancelRequested: leave_execution,
+        ExecutionCompleted: let_others_go_on,
+    }

@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 from uuid import UUID
@@ -39,6 +38,10 @@ class Unroutable(AttuneError):
     """A message has no queue: nobody would ever see it, so the change that causes it is refused as well."""
 
     code = "UNROUTABLE"
+
+
+class Unreadable(ValueError):
+    """A row holds no message of this release; the text says why."""
 
 
 class Bus:
@@ -135,6 +138,10 @@ class Bus:
         """Look into the table when a message becomes due."""
         self.broker.wake_at(queue, due)
 
+    def returned(self, deliveries: Sequence[Delivery[Any]]) -> None:
+        """Hand over what a commit has put back."""
+        self.broker.hand_over(deliveries)
+
     def doubted(self, deliveries: Sequence[Delivery[Any]], broadcasts: Sequence[tuple[str, Message]]) -> None:
         """Let everybody look whether a commit has happened."""
         self.counters.commits += 1
@@ -153,36 +160,40 @@ class Bus:
                 if self.broker.has(queue):
                     self.broker.wake_at(queue, instant)
 
+    def message(self, kind: str, payload: str) -> Message:
+        """The message of a row, by its type and its payload. Raises Unreadable."""
+        found = self._classes.get(kind)
+        if found is None:
+            raise Unreadable(f"Message type {kind} is unknown to this release.")
+        try:
+            return found.model_validate(loads(payload))
+        except ValueError as error:  # it is no JSON for Python, or not the JSON of this message
+            raise Unreadable(f"The payload is none of {kind}: {error}") from error
+
     async def _load(self, queue: str, except_ids: Collection[UUID], limit: int) -> Sequence[Delivery[Any]]:
         async with self.database.acquire() as connection:
             while True:
                 rows = await queries.due(connection, queue, except_ids=except_ids, now=self.clock.now(), limit=limit)
-                deliveries = [self._read(row, queue) for row in rows]
-                unreadable = [found for found in deliveries if isinstance(found, _Unreadable)]
+                deliveries: list[Delivery[Any]] = []
+                unreadable: list[tuple[Row, str]] = []
+                for row in rows:
+                    try:
+                        message = self.message(row["message_type"], row["payload"])
+                    except Unreadable as error:
+                        unreadable.append((row, str(error)))
+                    else:
+                        deliveries.append(queries.delivery_of(row, queue, message))
                 if not unreadable:
-                    return [found for found in deliveries if isinstance(found, Delivery)]
-                for found in unreadable:
-                    log.error("a delivery cannot be read and is a dead letter now", queue=queue, error=found.error)
-                    await queries.bury(
-                        connection,
-                        queue,
-                        found.message_id,
-                        payload=found.payload,
-                        error=found.error,
-                        now=self.clock.now(),
-                    )
-                    self.counters.of(queue).dead += 1
+                    return deliveries
+                for row, fault in unreadable:
+                    await self._bury(connection, queue, row, fault)
 
-    def _read(self, row: Row, queue: str) -> "Delivery[Any] | _Unreadable":
-        message = self._classes.get(row["message_type"])
-        if message is None:
-            fault = f"Message type {row['message_type']} is unknown to this release."
-            return _Unreadable(row["message_id"], row["payload"], fault)
-        try:
-            return queries.delivery_of(row, queue, message.model_validate(loads(row["payload"])))
-        except ValueError as error:  # it is no JSON for Python, or not the JSON of this message
-            fault = f"The payload is none of {message.__name__}: {error}"
-            return _Unreadable(row["message_id"], row["payload"], fault)
+    async def _bury(self, connection: Connection, queue: str, row: Row, fault: str) -> None:
+        log.error("a delivery cannot be read and is a dead letter now", queue=queue, error=fault)
+        await queries.bury(
+            connection, queue, row["message_id"], payload=row["payload"], error=fault, now=self.clock.now()
+        )
+        self.counters.of(queue).dead += 1
 
 
 async def _begin(connection: Connection) -> None:
@@ -191,10 +202,3 @@ async def _begin(connection: Connection) -> None:
 
 def _published_as(delivery: Delivery[Any]) -> tuple[str, str]:
     return type(delivery.envelope.payload).__name__, delivery.queue
-
-
-@dataclass(frozen=True, slots=True)
-class _Unreadable:
-    message_id: UUID
-    payload: str
-    error: str

@@ -184,3 +184,19 @@ class Delivery(NamedTuple, Generic[M]):
     def size(self) -> int:
         """About the bytes that it takes in memory."""
         return len(self.text) + _OVERHEAD
+
+
+class Letter(NamedTuple):
+    """A dead letter: a delivery that was given up after so many attempts, the last with `error`. `text` is its payload
+    as JSON, which this release need not be able to read."""
+
+    id: int
+    queue: str
+    message_id: UUID
+    cause: Cause
+    message_type: str
+    source: str
+    text: str
+    subject: str | None
+    error: str
+    published_at: datetime

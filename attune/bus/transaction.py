@@ -1,6 +1,6 @@
 """A database transaction that can publish: the message and the change that causes it are one."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Protocol, TypeAlias
 
@@ -40,6 +40,10 @@ class Carrier(Protocol):
         """Take note that a message in a queue may become due then: whether it will is not certain yet."""
         ...
 
+    def returned(self, deliveries: Sequence[Delivery[Any]]) -> None:
+        """Take deliveries that a commit has put back into their queues."""
+        ...
+
     def doubted(self, deliveries: Sequence[Delivery[Any]], broadcasts: Sequence[tuple[str, Message]]) -> None:
         """Take note of what a commit has made true, or not: nobody knows."""
         ...
@@ -55,6 +59,7 @@ class Transaction:
         "_delayed",
         "_hints",
         "_published",
+        "_returned",
         "_stages",
         "connection",
         "now",
@@ -67,6 +72,7 @@ class Transaction:
         self._attempts: list[Attempts] = []
         self._published: list[Delivery[Any]] = []
         self._delayed: list[tuple[Delivery[Any], datetime]] = []
+        self._returned: list[Delivery[Any]] = []
         self._broadcasts: list[tuple[str, Message]] = []
         self._hints: list[Callable[[], None]] = []
         self._stages: list[str] = []
@@ -85,6 +91,10 @@ class Transaction:
                 self._published.append(Delivery(name, envelope, text, 1))
             else:
                 self._broadcasts.append((name, message))
+
+    def give_back(self, deliveries: Iterable[Delivery[Any]]) -> None:
+        """Hand over, when this transaction commits, deliveries whose rows it has put back into their queues."""
+        self._returned.extend(deliveries)
 
     def does(self, stage: str) -> None:
         """Name something that this transaction does, for the crash points around its commit."""
@@ -112,12 +122,14 @@ class Transaction:
         try:
             ended = await self.connection.execute("COMMIT")
         except BaseException:
-            self._carrier.doubted(self._published, self._broadcasts)
+            self._carrier.doubted([*self._published, *self._returned], self._broadcasts)
             raise
         if ended != "COMMIT":
             raise RuntimeError("A statement of this transaction failed and nobody minded: nothing of it was committed.")
         self._reach("committed")
         self._carrier.committed(self._published, [delivery for delivery, _ in self._delayed], self._broadcasts)
+        if self._returned:
+            self._carrier.returned(self._returned)
         self._reach("handed_over")
         for hint in self._hints:
             try:

@@ -100,6 +100,11 @@ class Client:
             if after is None:
                 return
 
+    def count(self, path: str, **query: Any) -> int:
+        """How many items a list has."""
+        page = self._send("GET", path, {**query, "page_size": 1, "total": "exact"})
+        return int(page["pagination"]["total_items"])
+
     def _send(self, method: str, path: str, query: Mapping[str, Any], body: Any = None) -> Any:
         content = self._raw(method, path, query, body)
         try:

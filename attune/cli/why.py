@@ -133,7 +133,9 @@ def _lines(explanation: dict[str, Any]) -> Iterator[str]:
     if explanation["state"] == "waiting":
         yield "  it waits for the rule matcher; this is what the rules would come to now"
     if explanation["state"] == "dead":
-        yield f"  the rule matcher gave it up: see dead letter {explanation['dead_letter']}"
+        yield f"  the rule matcher gave it up: attune bus dead show {explanation['dead_letter']}"
+    if explanation["state"] == "discarded":
+        yield "  this is what the rules would have come to"
     if explanation["note"]:
         yield f"  {explanation['note']}"
     for rule in explanation["rules"]:

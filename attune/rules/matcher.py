@@ -13,7 +13,7 @@ from attune.base.json import Json, JsonObject
 from attune.base.states import EnforcementStatus
 from attune.bus.broadcasts import Heard
 from attune.bus.bus import Bus
-from attune.bus.messages import Cause, Delivery, EnforcementCreated, EventCreated
+from attune.bus.messages import Cause, Delivery, EnforcementCreated, EventCreated, Letter
 from attune.bus.outcomes import DONE, BatchTooLarge, Outcome, Reject
 from attune.bus.transaction import Transaction
 from attune.catalog import queries as catalog
@@ -182,6 +182,15 @@ class Matcher:
                     enforcement=enforcement_id,
                 )
             )
+
+
+async def match_no_rule(transaction: Transaction, delivery: Delivery[EventCreated], letter: Letter) -> str:
+    """Let an event that the matcher gave up have matched no rule, if its dead letter is discarded."""
+    event = delivery.message.event_id
+    note = f"Its dead letter {letter.id} was discarded, so no rule was asked: {letter.error}"
+    if await queries.insert_no_match(transaction.connection, event, note, transaction.now):
+        return f"event {event} has matched no rule"
+    return f"event {event} was matched before, or is not there"
 
 
 class RuleCache:

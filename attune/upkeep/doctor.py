@@ -93,7 +93,11 @@ def examine(facts: Facts, definitions: Definitions) -> list[Finding]:
         _durability(facts),
         _migrations(facts),
         _clock(facts),
-        _counted("dead-letters", {"given up": facts.dead_letters}, "attune bus dead shows them with their errors."),
+        _counted(
+            "dead-letters",
+            {"given up": facts.dead_letters},
+            "attune bus dead list shows them: replay them when what was wrong is mended, or discard them.",
+        ),
         _counted("unroutable", facts.unroutable, "This is a defect of Attune: please report it."),
         _counted("rescued", facts.rescued, "Nothing was lost, but late. This is a defect of Attune: please report it."),
         _queues(facts),

@@ -43,7 +43,8 @@ class Guard:
         process, self._process = self._process, None
         if process is None:
             return []
-        told, _ = await process.communicate()
+        # Its input ends, and with it its wait.
+        told, _ = await process.communicate(b"")
         return sorted({int(line) for line in (told or b"").split()})
 
 

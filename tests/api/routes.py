@@ -6,6 +6,7 @@ from attune.api.endpoints import Endpoint
 from attune.api.routes.auth import AuthRoutes
 from attune.api.routes.bus import BusRoutes
 from attune.api.routes.catalog import CatalogRoutes
+from attune.api.routes.dead_letters import DeadLetterRoutes
 from attune.api.routes.description import described
 from attune.api.routes.doctor import DoctorRoutes
 from attune.api.routes.enforcements import EnforcementRoutes
@@ -35,6 +36,7 @@ ENDPOINTS: tuple[Endpoint, ...] = described(
         ExplainRoutes(_NOTHING, _NOTHING, _NOTHING),
         ExecutionRoutes(_NOTHING, _NOTHING, _NOTHING, _NOTHING, _NOTHING),
         BusRoutes(_NOTHING),
+        DeadLetterRoutes(_NOTHING, _NOTHING),
         DoctorRoutes(_NOTHING, _NOTHING, _NOTHING, _NOTHING, anonymous=False),
         WatchRoutes(_NOTHING, _NOTHING, ""),
         SystemRoutes(_NOTHING, _NOTHING, _NOTHING, _NOTHING, _NOTHING, _NOTHING, _NOTHING),

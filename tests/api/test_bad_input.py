@@ -37,6 +37,9 @@ GOOD: dict[tuple[str, str], dict[str, Any]] = {
     ("PATCH", "/api/v1/rules/{ref}"): {"label": "Never"},
     ("POST", "/api/v1/events"): {"trigger_ref": "shop.sold"},
     ("POST", "/api/v1/executions/execute"): {"action_ref": "core.noop"},
+    ("POST", "/api/v1/executions/{id}/rerun"): {"parameters": {}},
+    ("POST", "/api/v1/bus/dead-letters/replay"): {"ids": [9_000_000_000]},
+    ("POST", "/api/v1/bus/dead-letters/discard"): {"ids": [9_000_000_000]},
 }
 WITH_BODY = [(method, one.path) for one in ENDPOINTS if one.body for method in methods(one)]
 
@@ -342,7 +345,8 @@ IDS = ["0", "-1", str(2**63), "9" * 5000, "abc", "1.0", "1e3", "0x1", "%20", "%E
 async def test_an_id_that_nothing_can_have_is_not_found(site: Site, given: str) -> None:
     for endpoint in (one for one in ENDPOINTS if "{id}" in one.path):
         url = _concrete(endpoint.path.replace("{id}", given))
-        _problem(await site.ask(endpoint.method, url), 404, "NOT_FOUND")
+        body = GOOD.get((endpoint.method, endpoint.path))
+        _problem(await site.ask(endpoint.method, url, json=body), 404, "NOT_FOUND")
 
 
 @pytest.mark.parametrize("given", ["abc", "0", "%00", "00000000-0000-0000-0000-00000000000g"])

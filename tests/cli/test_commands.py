@@ -70,7 +70,7 @@ SHOWN: list[tuple[str, str, str]] = [
     ("bus topology", "enforcement.created", "queues.0.name"),
     ("bus queues", "attune.events.queue", "queues.0.waiting"),
     ("bus trace CHAIN", "EnforcementCreated", "hops.0.outcome"),
-    ("bus dead", "message type", ""),
+    ("bus dead list", "message type", ""),
 ]
 
 
@@ -419,7 +419,7 @@ async def test_why_an_execution_waits_is_told_while_it_does(site: Site, attune: 
     shown = await attune("why", "execution", str(execution["id"]))
 
     assert "asked for by somebody, without a rule" in shown.stdout
-    assert f"it waits for a free slot of worker {site.serving.engine.worker.worker_id}\n" in shown.stdout
+    assert f"it waits for a free slot of worker {site.serving.engine.worker.worker_id}, since 20" in shown.stdout
 
 
 async def test_the_doctor_makes_every_check_of_a_server_and_ends_with_one_for_a_problem(

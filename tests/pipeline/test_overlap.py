@@ -230,3 +230,48 @@ async def test_turns_survive_a_kill(database: Database, tmp_path: Path) -> None:
             await until_statuses(engine, rule, S.ABANDONED, S.RUNNING)
             await engine.requests.cancel(second)
             await until_status(engine, second, S.CANCELLED)
+
+
+async def test_t26_a_discarded_end_lets_the_next_go_on(database: Database, tmp_path: Path) -> None:
+    """A dead letter that is only removed would hold the turn for ever."""
+    async with engine_on(database, tmp_path, packs=[pack(tmp_path, "shop", SHOP)]) as engine, engine.running():
+        trigger, rule = await sleeping(engine, "queue")
+        for _ in range(2):
+            await emit(engine, trigger)
+        first, second = await until_statuses(engine, rule, S.RUNNING, S.SCHEDULING)
+        # Its end becomes a dead letter, as it would when completion cannot handle it.
+        async with engine.database.acquire() as connection:
+            await connection.execute(_BURY)
+        await engine.requests.cancel(first)
+        letter = await until(lambda: _letter(engine))
+        await rows(engine, "DROP TRIGGER bury ON attune.delivery")
+        assert await until_status(engine, second, S.SCHEDULING) is S.SCHEDULING
+
+        handled = await engine.dead_letters.discard([letter], "test")
+
+        assert handled.became == {letter: f"execution {first} is cancelled"}
+        await until_statuses(engine, rule, S.CANCELLED, S.RUNNING)
+        await engine.requests.cancel(second)
+        await until_status(engine, second, S.CANCELLED)
+
+
+# Turns deliveries about an end into dead letters as they are published.
+_BURY = """
+    CREATE FUNCTION bury() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN
+        INSERT INTO attune.dead_letter (queue, message_id, correlation_id, causation_id, depth, message_type, version,
+                                        source, payload, subject, attempts, error, published_at, created)
+        VALUES (NEW.queue, NEW.message_id, NEW.correlation_id, NEW.causation_id, NEW.depth, NEW.message_type,
+                NEW.version, NEW.source, NEW.payload::jsonb, 'execution:' || (NEW.payload ->> 'execution_id'), 5,
+                'broken',
+                NEW.published_at, NEW.published_at);
+        RETURN NULL;
+    END $$;
+    CREATE TRIGGER bury BEFORE INSERT ON attune.delivery FOR EACH ROW
+        WHEN (NEW.message_type = 'ExecutionCompleted') EXECUTE FUNCTION bury()
+"""
+
+
+async def _letter(engine: Engine) -> int | None:
+    found = await rows(engine, "SELECT id FROM attune.dead_letter")
+    return found[0]["id"] if found else None

@@ -83,7 +83,14 @@ async def test_kill_9_leaves_no_process_and_the_next_start_says_what_became_of_w
         shown = await server.get(f"/api/v1/executions/{execution['id']}")
         assert shown["status"] == "abandoned"
         assert "unknown" in shown["result"]["error"]
-        assert any("executions were running" in line["message"] for line in server.lines())
+        lines = [line["message"] for line in server.lines()]
+        fate = "1 execution was running when Attune stopped: 1 abandoned: action not retryable (1)"
+        assert {"Attune did not end cleanly the last time", fate} <= set(lines)
+        assert f"  recovered    {fate}\n" in server.said()
+        recovery = await server.get("/api/v1/system/recovery")
+        assert (recovery["clean"], fate in recovery["report"]) == (False, True)
+        (interrupted,) = recovery["interrupted"]
+        assert (interrupted["execution"], interrupted["outcome"]) == (execution["id"], "abandoned")
 
 
 async def test_a_second_server_on_the_same_data_is_refused_and_told_of_the_first(folder: Path, dsn: str) -> None:

@@ -24,6 +24,7 @@ TABLE: dict[Step, str] = {
     Step.RELEASE: "- requested - - -",
     Step.DISPATCH: "scheduled scheduled - - -",
     Step.REFUSE: "failed failed failed - -",
+    Step.GIVE_UP: "failed failed failed - -",
     Step.START: "- - running - -",
     Step.COMPLETE: "- - - completed completed",
     Step.FAIL: "- - - failed failed",

@@ -33,8 +33,10 @@ def interrupted(execution: int, outcome: Outcome, reason: str | None = None) -> 
                 ),
             ),
             [
-                "3 executions were running when Attune stopped: 1 retried (17), "
-                "2 abandoned: action not retryable (15, 16)"
+                (
+                    "3 executions were running when Attune stopped: 1 retried (17), "
+                    "2 abandoned: action not retryable (15, 16)"
+                )
             ],
         ),
         (

@@ -1,4 +1,4 @@
-"""The bus, for people: the routing table, the queues, the chain of a message, and the dead letters."""
+"""The bus, for people: the routing table, the queues, and the chain of a message."""
 
 import re
 from collections.abc import Mapping
@@ -9,9 +9,8 @@ from uuid import UUID
 
 from starlette.responses import Response
 
-from attune.api.answers import fragment, many, one
+from attune.api.answers import one
 from attune.api.endpoints import Call, Endpoint, NoQuery, Permission
-from attune.api.paging import IdPageQuery
 from attune.base.errors import NotFound
 from attune.bus import queries
 from attune.bus.bus import Bus
@@ -34,9 +33,6 @@ class BusRoutes:
                 self.trace,
                 "Every hop of a chain of messages",
             ),
-            Endpoint(
-                "GET", "/api/v1/bus/dead-letters", read, self.dead_letters, "List dead letters", query=IdPageQuery
-            ),
         ]
 
     async def topology(self, _: Call[NoQuery, None]) -> Response:
@@ -55,12 +51,6 @@ class BusRoutes:
         if not hops:
             raise NotFound(f"Nothing is known of the chain {correlation_id}: it never was, or its trace was dropped.")
         return one({"correlation_id": correlation_id, "hops": [dict(hop) for hop in hops]})
-
-    async def dead_letters(self, call: Call[IdPageQuery, None]) -> Response:
-        async with self._bus.database.acquire() as connection:
-            page = await queries.dead_letters_page(connection, call.query.window())
-        items = [{**row, "payload": fragment(row["payload"])} for row in page.rows]
-        return many(items, page, call.query, items[-1]["id"] if items else None)
 
     def _queues(self, waiting: Mapping[str, tuple[int, datetime]], dead: int) -> list[dict[str, Any]]:
         views = []
