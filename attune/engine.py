@@ -31,6 +31,7 @@ from attune.catalog.rules import Rules
 from attune.database.group_commit import GroupCommit
 from attune.database.ownership import Ownership
 from attune.database.pool import Database
+from attune.events.idempotency import Keys
 from attune.events.ingest import Ingest
 from attune.executions.completion import Completion, Waiters
 from attune.executions.processor import EnforcementProcessor
@@ -73,6 +74,7 @@ class Engine:
         self.definitions = Definitions()
         self.rules = Rules(self.bus, [ConditionRules(), TimerRules()])
         self.installer = Installer(self.bus, self.rules)
+        self.keys = Keys(database, self.writer, clock)
         self.ingest = Ingest(self.writer, stages)
         self.requests = Requests(self.bus, self.writer)
         self.waiters = Waiters()
@@ -194,6 +196,7 @@ class Engine:
                     taking.start_soon(self._watch_packs)
                     taking.start_soon(self._sweep.run)
                     taking.start_soon(self._trace_days.run)
+                    taking.start_soon(self.keys.run)
                     try:
                         yield
                     finally:

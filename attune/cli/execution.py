@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from attune.cli.client import Client
-from attune.cli.common import Context, Format, command, parameters
+from attune.cli.common import Context, Format, IdempotencyKey, command, parameters
 from attune.cli.talk import CommandError, Exit, is_read, say
 
 app = typer.Typer(name="execution", help="Executions: what ran, runs, or waits.", no_args_is_help=True)
@@ -117,11 +117,13 @@ def run(
     ] = None,
     params: Annotated[str | None, typer.Option(help="All parameters as JSON, or @file.", show_default=False)] = None,
     wait: Annotated[bool, typer.Option("--wait/--detach", help="Wait for its end and show its result.")] = True,
+    idempotency_key: IdempotencyKey = None,
 ) -> None:
     """Run an action."""
     body = {"action_ref": action, "parameters": parameters(param or [], params)}
     # Without waiting: who ends the wait is to know which execution goes on.
-    execution = context.client.send("POST", "/api/v1/executions/execute", body)["data"]
+    path = "/api/v1/executions/execute"
+    execution = context.client.send("POST", path, body, idempotency_key=idempotency_key)["data"]
     try:
         while wait and execution["status"] not in _TERMINAL:
             execution = context.client.get(f"/api/v1/executions/{execution['id']}", wait=_WAIT)
