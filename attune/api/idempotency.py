@@ -54,6 +54,7 @@ async def answer_once(keys: Keys, endpoint: Endpoint, call: Call[Any, Any]) -> R
         return await endpoint.handler(call)
     with keys.held(key):
         while (kept := await keys.kept(key)) is None:
+            # Taken meanwhile by a write that its caller did not wait for: that one has a row now.
             with suppress(Taken):
                 return await _keeping(keys, key, endpoint.handler(call))
         return await _again(keys, key, endpoint, call, kept)

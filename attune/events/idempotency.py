@@ -14,7 +14,6 @@ import structlog
 from attune.base.clock import Clock
 from attune.base.errors import BadInput, Conflict
 from attune.bus.transaction import Transaction
-from attune.database.arrays import grouped
 from attune.database.group_commit import GroupCommit, Operation
 from attune.database.pool import Database, DatabaseUnavailable
 from attune.events import queries
@@ -98,7 +97,9 @@ async def write_once(
     """Write the items whose keys are free, and the keys with the `subject` of each; what they became, in their order,
     None for the others."""
     # Two of a batch have the same key when the caller of the first did not wait for it.
-    first = {name: group[0] for name, group in grouped(items, _name).items()}
+    first: dict[tuple[str, str], Keyed[Item]] = {}
+    for item, key in items:
+        first.setdefault(key.name, (item, key))
     keys = [key for _, key in first.values()]
     free = await queries.claim_keys(transaction.connection, keys, transaction.now, transaction.now - WINDOW)
     new = [(item, key) for item, key in first.values() if key.name in free]
@@ -109,11 +110,6 @@ async def write_once(
     await queries.name_subjects(transaction.connection, [(key, subject(result)) for key, result in made])
     by_name = {key.name: result for key, result in made}
     return [by_name.pop(key.name, None) for _, key in items]
-
-
-def _name(keyed: Keyed[Item]) -> tuple[str, str]:
-    _, key = keyed
-    return key.name
 
 
 async def _keep(transaction: Transaction, answers: Sequence[tuple[Key, str]]) -> Sequence[None]:

@@ -9,8 +9,14 @@ from typing import Any
 import anyio
 import httpx2
 import pytest
+from starlette.requests import Request
 
+from attune.access.model import Caller, How
+from attune.api.endpoints import NoQuery
+from attune.api.idempotency import key_of
+from attune.api.routes.events import CreateEventBody
 from attune.database.embedded import Cluster
+from tests.api.routes import ENDPOINTS
 from tests.api.sites import Site, bearer, new_database, new_folder, site_on
 from tests.bus.proxy import Failure, proxy_to
 from tests.support.clock import VirtualClock
@@ -98,6 +104,23 @@ async def test_a_request_is_the_same_however_it_is_written(
     made = first(await post(site, path, body, key))
 
     assert again(await post(site, path_again, body_again, key)) == made
+
+
+async def test_a_release_that_knows_more_fields_takes_a_request_for_the_same() -> None:
+    class NewerBody(CreateEventBody):
+        priority: int = 1
+
+    (endpoint,) = (one for one in ENDPOINTS if one.replay and one.path == EVENTS)
+    request = Request({"type": "http", "method": "POST", "path": EVENTS, "headers": [(b"idempotency-key", b"k")]})
+    caller = Caller(How.LOCAL, None)
+
+    older, newer = [
+        key_of(request, endpoint, caller, NoQuery(), model.model_validate(EVENT))
+        for model in (CreateEventBody, NewerBody)
+    ]
+
+    assert older is not None
+    assert older == newer
 
 
 # What makes it another request.
