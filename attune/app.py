@@ -360,7 +360,7 @@ async def _application(
         [endpoint for one in routes for endpoint in one.endpoints()], public_url=settings.server.public_url
     )
     gate = Gate(identities, anonymous_read=about.anonymous == "read", public_url=settings.server.public_url)
-    return Api(endpoints, gate, max_body_size=settings.server.max_body_size).application()
+    return Api(endpoints, gate, engine.keys, max_body_size=settings.server.max_body_size).application()
 
 
 def _checks(database: Database, ownership: Ownership) -> dict[str, Check]:

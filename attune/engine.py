@@ -35,6 +35,7 @@ from attune.catalog.rules import Rules
 from attune.database.group_commit import GroupCommit
 from attune.database.ownership import Ownership
 from attune.database.pool import Database
+from attune.events.idempotency import Keys
 from attune.events.ingest import Ingest
 from attune.executions.completion import Completion, Waiters
 from attune.executions.discards import fail_enforcement, fail_execution, leave_execution, let_others_go_on
@@ -84,6 +85,7 @@ class Engine:
         self.definitions = Definitions()
         self.rules = Rules(self.bus, [ConditionRules(), TimerRules(), TurnRules()])
         self.installer = Installer(self.bus, self.rules)
+        self.keys = Keys(database, self.writer, clock)
         self.ingest = Ingest(self.writer, stages)
         self.requests = Requests(self.bus, self.writer)
         self.waiters = Waiters()
@@ -208,6 +210,7 @@ class Engine:
                     taking.start_soon(self._sweep.run)
                     taking.start_soon(self._leases.run)
                     taking.start_soon(self._trace_days.run)
+                    taking.start_soon(self.keys.run)
                     try:
                         yield
                     finally:

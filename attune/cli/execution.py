@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from attune.cli.client import Client
-from attune.cli.common import Context, Format, command, parameters
+from attune.cli.common import Context, Format, IdempotencyKey, command, parameters
 from attune.cli.talk import CommandError, Exit, is_read, say
 
 app = typer.Typer(name="execution", help="Executions: what ran, runs, or waits.", no_args_is_help=True)
@@ -135,11 +135,13 @@ def run(
     param: Param = None,
     params: Params = None,
     wait: Wait = True,
+    idempotency_key: IdempotencyKey = None,
 ) -> None:
     """Run an action."""
     body = {"action_ref": action, "parameters": parameters(param or [], params)}
     # Without waiting: who ends the wait is to know which execution goes on.
-    execution = context.client.send("POST", "/api/v1/executions/execute", body)["data"]
+    path = "/api/v1/executions/execute"
+    execution = context.client.send("POST", path, body, idempotency_key=idempotency_key)["data"]
     _see_through(context, execution, wait=wait)
 
 

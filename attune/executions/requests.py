@@ -14,6 +14,8 @@ from attune.catalog.model import Action
 from attune.database.group_commit import GroupCommit
 from attune.database.ids import uuid7
 from attune.database.pool import Connection
+from attune.events.idempotency import Keyed, Taken, write_once
+from attune.events.model import Key
 from attune.executions import endings, queries
 from attune.executions.model import Execution, Finished, NewExecution
 from attune.executions.states import Step, sources
@@ -28,9 +30,14 @@ class Requests:
         self._bus = bus
         self._writer = writer
 
-    async def execute(self, action_ref: str, parameters: JsonObject, executor: int | None) -> int:
+    async def execute(
+        self, action_ref: str, parameters: JsonObject, executor: int | None, key: Key | None = None
+    ) -> int:
         """The id of a new execution of an action. Raises NotFound for an unknown action and BadInput for parameters
-        that do not fit it, with JSON Pointers below /parameters."""
+        that do not fit it, with JSON Pointers below /parameters.
+
+        With a `key` it is asked for once. Raises Taken when it was before.
+        """
         async with self._bus.database.acquire() as connection:
             action, config = await _completed(connection, action_ref, parameters)
         new = NewExecution(
@@ -41,7 +48,12 @@ class Requests:
             executor=executor,
             cause=Cause(uuid7(), None, 0),
         )
-        return await self._writer.submit(_request, new)
+        if key is None:
+            return await self._writer.submit(_request, new)
+        execution = await self._writer.submit(_request_once, (new, key))
+        if execution is None:
+            raise Taken
+        return execution
 
     async def rerun(self, execution_id: int, changes: JsonObject, executor: int | None) -> int:
         """The id of an execution that does once more what another did, with its parameters and `changes` to them.
@@ -133,6 +145,10 @@ async def _request(transaction: Transaction, new: Sequence[NewExecution]) -> Seq
         )
         ids.append(execution_id)
     return ids
+
+
+async def _request_once(transaction: Transaction, new: Sequence[Keyed[NewExecution]]) -> Sequence[int | None]:
+    return await write_once(transaction, new, _request, lambda execution: execution)
 
 
 def _cancelled(execution: Execution) -> Finished:

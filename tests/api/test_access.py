@@ -246,7 +246,7 @@ async def test_an_endpoint_without_a_permission_refuses_the_start(access: Any) -
     ]
 
     with pytest.raises(StartError, match="GET /open declares no permission"):
-        Api(endpoints, cast(Any, None), max_body_size=1024)
+        Api(endpoints, cast(Any, None), cast(Any, None), max_body_size=1024)
 
 
 PROXIED = [

@@ -303,6 +303,19 @@ async def test_every_route_refuses_what_it_does_not_know(site: Site, endpoint: E
             _problem(await site.ask(method, url, json={"extra": 1}), 422, "VALIDATION_ERROR")
 
 
+@pytest.mark.parametrize("endpoint", ENDPOINTS, ids=lambda endpoint: f"{endpoint.method} {endpoint.path}")
+async def test_an_idempotency_key_is_taken_or_refused_but_not_ignored_where_something_is_done(
+    site: Site, endpoint: Endpoint
+) -> None:
+    for method in methods(endpoint):
+        url, body = _concrete(endpoint.path), GOOD.get((method, endpoint.path))
+        answer = await site.ask(method, url, json=body, headers={"Idempotency-Key": f"{method} {url}"})
+        if method == "GET" or endpoint.replay is not None:
+            assert answer.status_code != 422, answer.text
+        else:
+            assert "takes no Idempotency-Key" in _problem(answer, 422, "VALIDATION_ERROR")["detail"]
+
+
 @pytest.mark.parametrize("path", sorted({endpoint.path for endpoint in ENDPOINTS}))
 async def test_a_method_that_a_path_does_not_know_is_answered_with_those_it_knows(site: Site, path: str) -> None:
     url = _concrete(path)

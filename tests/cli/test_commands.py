@@ -250,6 +250,24 @@ async def test_an_event_is_emitted(site: Site, attune: Commands) -> None:
     assert json.loads(data.stdout)["payload"] == {"item": "tea", "price": 3}
 
 
+async def test_what_has_an_idempotency_key_is_done_once(attune: Commands) -> None:
+    typed = [
+        ("event", "emit", "shop.typed", "-p", "item=tea", "--idempotency-key", "tea of today", "--json"),
+        ("run", "core.echo", "-p", "message=hi", "--idempotency-key", "tea of today", "--json"),
+    ]
+    for words in typed:
+        first, second = [json.loads((await attune(*words)).stdout) for _ in range(2)]
+        assert first["id"] == second["id"]
+    assert first["status"] == second["status"] == "completed"
+
+    other = await attune("event", "emit", "shop.typed", "-p", "item=milk", "--idempotency-key", "tea of today")
+    none = await attune("event", "emit", "shop.typed", "-p", "item=tea", "--idempotency-key", "caf\xe9")
+
+    assert (other.returncode, none.returncode) == (REFUSED, USAGE)
+    assert "a key of its own" in other.stderr
+    assert "printable ASCII" in none.stderr
+
+
 async def test_an_identity_is_made_and_signs_in_with_the_password_it_was_given(site: Site, attune: Commands) -> None:
     made = await attune("identity", "create", "ann", "--administrator", "--json")
     given = await attune("identity", "passwd", "ann", stdin="correct horse\n")

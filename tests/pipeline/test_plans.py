@@ -55,6 +55,10 @@ FILL = """
                               delivered_at, done_at, attempt, outcome)
     SELECT 'queue', gen_random_uuid(), correlation_id, 0, 'EventCreated', 'test', 'test', now(), now(), now(), 1, 'done'
       FROM attune.event;
+    INSERT INTO attune.idempotency_key (scope, key, fingerprint, subject, created)
+    SELECT 'local POST /api/v1/events', 'key ' || id, sha256(id::text::bytea), id,
+           '2026-03-01'::timestamptz + id * interval '1 second'
+      FROM attune.event;
     ANALYZE
 """
 
@@ -62,6 +66,8 @@ _IDS = "'{" + ",".join(str(number) for number in range(4_000, 4_100)) + "}'"
 _TIMEOUTS = "{" + ",".join("300" for _ in range(100)) + "}"
 _UUIDS = "'{" + ",".join(str(uuid7()) for _ in range(100)) + "}'"
 _NOW = "'2026-03-01'"
+_SCOPES = "'{" + ",".join(['"local POST /api/v1/events"'] * 100) + "}'"
+_KEYS = "'{" + ",".join(f'"key {number}"' for number in range(4_000, 4_100)) + "}'"
 
 # Statements of the hot path, and arguments for them.
 HOT: dict[str, tuple[str, list[str]]] = {
@@ -75,6 +81,10 @@ HOT: dict[str, tuple[str, list[str]]] = {
     "completion reads": (executions.READ_ENDINGS, [_IDS]),
     "the history of a rule": (rules.TRIGGER_HISTORY, ["1", "'shop.sold'", "9000", "100"]),
     "the history of a rule with a timer": (rules.TIMER_HISTORY, ["1", _NOW, "'2026-02-01'", "100"]),
+    "a key is looked up": (events.READ_KEY, ["'local POST /api/v1/events'", "'key 7'", _NOW]),
+    "what keys have made is noted": (events.NAME_SUBJECTS, [_SCOPES, _KEYS, _IDS]),
+    "answers are kept": (events.KEEP_ANSWERS, [_SCOPES, _KEYS, _IDS]),
+    "keys are forgotten": (events.FORGET_KEYS, ["'2026-03-01T00:10:00Z'", "1000"]),
     "a consumer claims": (bus.CLAIM, ["'queue'", _UUIDS]),
 }
 

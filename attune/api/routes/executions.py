@@ -101,6 +101,7 @@ class ExecutionRoutes:
                 query=WaitQuery,
                 body=ExecuteBody,
                 status=HTTPStatus.CREATED,
+                replay=self.executed,
             ),
             Endpoint("GET", path, read, self.show, "Show an execution", query=WaitQuery),
             Endpoint(
@@ -136,7 +137,12 @@ class ExecutionRoutes:
 
     async def execute(self, call: Call[WaitQuery, ExecuteBody]) -> Response:
         refuse_masks(call.body.parameters, "/parameters")
-        execution_id = await self._requests.execute(call.body.action_ref, call.body.parameters, call.caller.id)
+        execution_id = await self._requests.execute(
+            call.body.action_ref, call.body.parameters, call.caller.id, call.key
+        )
+        return await self.executed(call, execution_id)
+
+    async def executed(self, call: Call[WaitQuery, ExecuteBody], execution_id: int) -> Response:
         return one(await self._after(execution_id, call.query.wait), status=HTTPStatus.CREATED)
 
     async def show(self, call: Call[WaitQuery, None]) -> Response:
