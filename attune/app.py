@@ -29,6 +29,7 @@ from attune.api.routes.executions import ExecutionRoutes
 from attune.api.routes.explain import ExplainRoutes
 from attune.api.routes.health import Check, HealthRoutes
 from attune.api.routes.identities import IdentityRoutes
+from attune.api.routes.metrics import MetricsRoutes
 from attune.api.routes.rules import RuleRoutes
 from attune.api.routes.system import About, SystemRoutes
 from attune.api.routes.timers import TimerRoutes
@@ -47,6 +48,7 @@ from attune.database.pool import Database, DatabaseUnavailable
 from attune.engine import Engine
 from attune.executions import queries as executions
 from attune.settings import Settings
+from attune.telemetry.metrics import Instruments
 from attune.telemetry.stages import Stages
 from attune.upkeep.data_directory import DataDirectory
 from attune.workers.environment import Surroundings
@@ -89,6 +91,7 @@ async def serving(
     clock: Clock | None = None,
     topology: Topology = TOPOLOGY,
     stages: Stages | None = None,
+    instruments: Instruments | None = None,
 ) -> AsyncIterator[Serving]:
     """Run a server for the block. Raises StartError saying what keeps it from starting."""
     clock = clock or SystemClock()
@@ -106,6 +109,7 @@ async def serving(
         )
     boot = uuid7()
     stages = stages or Stages(visible=demo, debug=settings.log.level == "debug")
+    instruments = instruments or Instruments()
     with plain_errors(), _held(installation) as directory, _bound(settings, installation) as (tcp, file):
         url = listening.address_of(tcp)
         directory.name_holder(url)
@@ -116,7 +120,7 @@ async def serving(
             _pool(reached, settings) as database,
         ):
             engine = await _engine(
-                database, settings, installation, clock, topology, stages, ownership, boot, url, demo
+                database, settings, installation, clock, topology, stages, instruments, ownership, boot, url, demo
             )
             about = About(
                 url=url,
@@ -263,6 +267,7 @@ async def _engine(
     clock: Clock,
     topology: Topology,
     stages: Stages,
+    instruments: Instruments,
     ownership: Ownership,
     boot: UUID,
     url: str,
@@ -276,6 +281,7 @@ async def _engine(
         clock=clock,
         topology=topology,
         stages=stages,
+        instruments=instruments,
         worker_id=worker,
         surroundings=Surroundings(
             boot=str(boot),
@@ -339,6 +345,7 @@ async def _application(
         ExplainRoutes(database, definitions, clock),
         ExecutionRoutes(database, definitions, engine.requests, engine.waiters, Logs(installation.execution_logs)),
         BusRoutes(engine.bus),
+        MetricsRoutes(engine.metrics, public=settings.metrics.public),
         DoctorRoutes(engine.bus, definitions, clock, anonymous=about.anonymous == "read"),
         WatchRoutes(engine.bus, definitions, about.started_at.isoformat()),
         SystemRoutes(

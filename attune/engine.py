@@ -40,7 +40,10 @@ from attune.rules.matcher import ConditionRules, Matcher, RuleCache
 from attune.settings import Settings
 from attune.sources.timers.rules import TimerRules
 from attune.sources.timers.service import Timers
+from attune.telemetry.lag import LoopLag
+from attune.telemetry.metrics import Instruments
 from attune.telemetry.stages import Stages
+from attune.upkeep.metrics import BusMetrics, Metrics, pool, release, slots
 from attune.upkeep.recovery import recover
 from attune.workers.environment import Surroundings
 from attune.workers.logs import Logs
@@ -48,6 +51,8 @@ from attune.workers.scripts import Scripts
 from attune.workers.worker import Worker
 
 log = structlog.get_logger()
+
+_LAG_EVERY = 0.1
 
 
 class Engine:
@@ -61,6 +66,7 @@ class Engine:
         clock: Clock,
         topology: Topology,
         stages: Stages,
+        instruments: Instruments,
         worker_id: int,
         surroundings: Surroundings,
         logs: Logs,
@@ -76,7 +82,7 @@ class Engine:
         self.ingest = Ingest(self.writer, stages)
         self.requests = Requests(self.bus, self.writer)
         self.waiters = Waiters()
-        self.timers = Timers(self.bus, self.ingest, self.writer, clock)
+        self.timers = Timers(self.bus, self.ingest, self.writer, clock, instruments)
         self.worker = Worker(
             worker_id=worker_id,
             concurrency=settings.worker.concurrency,
@@ -85,25 +91,30 @@ class Engine:
             scripts=Scripts(surroundings, logs, clock, settings.worker.max_log_bytes, settings.worker.kill_grace),
             writer=self.writer,
             stages=stages,
+            instruments=instruments,
             clock=clock,
         )
+        self.metrics = self._metrics(instruments)
         self._settings = settings
         self._clock = clock
         self._ownership = ownership
+        self._lag = LoopLag(instruments.lagged, _LAG_EVERY)
         self._trace_days = TraceDays(self.bus, settings.bus.trace_days)
         self._sweep = Sweep(self.bus)
-        consumers = self._consumers(stages)
+        consumers = self._consumers(stages, instruments)
         listeners = self._listeners()
         check(topology, {**{one.row: one.message for one in consumers}, **{one.row: one.message for one in listeners}})
         self._loops: list[ConsumerLoop | ListenerLoop] = [
             *(
-                ConsumerLoop(self.bus, consumer, max_attempts=settings.bus.max_attempts, ready=ownership.held)
+                ConsumerLoop(
+                    self.bus, consumer, instruments, max_attempts=settings.bus.max_attempts, ready=ownership.held
+                )
                 for consumer in consumers
             ),
             *(ListenerLoop(self.bus, listener) for listener in listeners),
         ]
 
-    def _consumers(self, stages: Stages) -> list[Consumer[Any]]:
+    def _consumers(self, stages: Stages, instruments: Instruments) -> list[Consumer[Any]]:
         worker = self.worker
         return [
             Consumer(
@@ -147,7 +158,7 @@ class Engine:
                 "attune.execution.completed.queue",
                 ExecutionCompleted,
                 "completion",
-                Completion(self.waiters, stages).handle,
+                Completion(self.waiters, stages, instruments).handle,
                 stage="complete",
             ),
         ]
@@ -158,6 +169,17 @@ class Engine:
             Listener("attune.rules.timers.queue", RuleChanged, "timers", self.timers.hear),
             Listener("attune.rules.matcher.queue", RuleChanged, "rule cache", cache.hear),
         ]
+
+    def _metrics(self, instruments: Instruments) -> Metrics:
+        metrics = Metrics(self.database)
+        on_bus = BusMetrics(self.bus)
+        metrics.register(release(self.bus.clock.now()))
+        metrics.register(on_bus.collect)
+        metrics.register(instruments.collect)
+        metrics.register(slots(self.worker))
+        metrics.register(pool(self.database))
+        metrics.register_read(on_bus.read)
+        return metrics
 
     async def prepare(self, packs: Sequence[Path], watched: Sequence[Path] = ()) -> None:
         """Bring the database to where the pipeline can begin: partitions, packs, and the remains of an earlier boot.
@@ -194,6 +216,7 @@ class Engine:
                     taking.start_soon(self._watch_packs)
                     taking.start_soon(self._sweep.run)
                     taking.start_soon(self._trace_days.run)
+                    taking.start_soon(self._lag.run)
                     try:
                         yield
                     finally:

@@ -1,6 +1,6 @@
 """The bus as its users see it: transactions that publish, queues that deliver, and what is known about both."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -18,7 +18,7 @@ from attune.bus.broadcasts import Broadcasts
 from attune.bus.broker import Broker, MemoryBroker
 from attune.bus.counters import Counters
 from attune.bus.messages import Delivery, Message
-from attune.bus.topology import Topology
+from attune.bus.topology import Queue, Topology
 from attune.bus.transaction import Routes, Transaction
 from attune.bus.turns import Turns
 from attune.database.arrays import grouped
@@ -115,9 +115,19 @@ class Bus:
             )
         return [(queue.of(message), queue.kind.is_durable) for queue in queues]
 
-    def committed(self, deliveries: Sequence[Delivery[Any]], broadcasts: Sequence[tuple[str, Message]]) -> None:
-        """Hand over what a commit has made true."""
+    def queues(self, row: Queue) -> list[str]:
+        """The durable queues of a row of the topology: an addressed one has as many as there are receivers."""
+        return [name for name in self.broker.queues() if row.owns(name)]
+
+    def committed(
+        self,
+        messages: Mapping[str, int],
+        deliveries: Sequence[Delivery[Any]],
+        broadcasts: Sequence[tuple[str, Message]],
+    ) -> None:
+        """Hand over what a commit has made true; `messages` are their numbers by type."""
         self.counters.commits += 1
+        self.counters.messages.update(messages)
         self.broker.hand_over(deliveries)
         published = self.counters.published
         for (kind, queue), group in grouped(deliveries, _published_as).items():

@@ -1,6 +1,7 @@
 """A database transaction that can publish: the message and the change that causes it are one."""
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Protocol, TypeAlias
 
@@ -27,8 +28,13 @@ class Carrier(Protocol):
         """The queues of a message. Raises Unroutable when there are none."""
         ...
 
-    def committed(self, deliveries: Sequence[Delivery[Any]], broadcasts: Sequence[tuple[str, Message]]) -> None:
-        """Take what a commit has made true."""
+    def committed(
+        self,
+        messages: Mapping[str, int],
+        deliveries: Sequence[Delivery[Any]],
+        broadcasts: Sequence[tuple[str, Message]],
+    ) -> None:
+        """Take what a commit has made true; `messages` are their numbers by type."""
         ...
 
     def doubted(self, deliveries: Sequence[Delivery[Any]], broadcasts: Sequence[tuple[str, Message]]) -> None:
@@ -39,13 +45,24 @@ class Carrier(Protocol):
 class Transaction:
     """Made by `Bus.transaction`. `now` is the time of all that it writes."""
 
-    __slots__ = ("_attempts", "_broadcasts", "_carrier", "_hints", "_published", "_stages", "connection", "now")
+    __slots__ = (
+        "_attempts",
+        "_broadcasts",
+        "_carrier",
+        "_hints",
+        "_messages",
+        "_published",
+        "_stages",
+        "connection",
+        "now",
+    )
 
     def __init__(self, connection: Connection, now: datetime, carrier: Carrier) -> None:
         self.connection = connection
         self.now = now
         self._carrier = carrier
         self._attempts: list[Attempts] = []
+        self._messages: Counter[str] = Counter()
         self._published: list[Delivery[Any]] = []
         self._broadcasts: list[tuple[str, Message]] = []
         self._hints: list[Callable[[], None]] = []
@@ -57,7 +74,9 @@ class Transaction:
         text = dumps(message.__dict__)
         if len(text) > MAX_SIZE:
             raise ValueError(f"{type(message).__name__}: {len(text)} characters; a message carries ids and refs.")
-        for name, is_durable in self._carrier.route(message):
+        routes = self._carrier.route(message)
+        self._messages[type(message).__name__] += 1
+        for name, is_durable in routes:
             if is_durable:
                 self._published.append(Delivery(name, envelope, text, 1))
             else:
@@ -90,7 +109,7 @@ class Transaction:
         if ended != "COMMIT":
             raise RuntimeError("A statement of this transaction failed and nobody minded: nothing of it was committed.")
         self._reach("committed")
-        self._carrier.committed(self._published, self._broadcasts)
+        self._carrier.committed(self._messages, self._published, self._broadcasts)
         self._reach("handed_over")
         for hint in self._hints:
             try:

@@ -12,6 +12,7 @@ from attune.bus.outcomes import DONE, Outcome
 from attune.bus.transaction import Transaction
 from attune.database.pool import Row
 from attune.executions import queries
+from attune.telemetry.metrics import Instruments
 from attune.telemetry.stages import Stages
 
 log = structlog.get_logger()
@@ -44,11 +45,12 @@ class Waiters:
 
 
 class Completion:
-    """Handles ExecutionCompleted: tells the log and those who wait."""
+    """Handles ExecutionCompleted: tells the log, the metrics and those who wait."""
 
-    def __init__(self, waiters: Waiters, stages: Stages) -> None:
+    def __init__(self, waiters: Waiters, stages: Stages, instruments: Instruments) -> None:
         self._waiters = waiters
         self._stages = stages
+        self._instruments = instruments
 
     async def handle(
         self, transaction: Transaction, batch: Sequence[Delivery[ExecutionCompleted]]
@@ -59,6 +61,7 @@ class Completion:
         return [DONE] * len(batch)
 
     def _tell(self, batch: Sequence[Delivery[ExecutionCompleted]], ended: dict[int, Row]) -> None:
+        self._instruments.ended((delivery.message.status, delivery.message.action_ref) for delivery in batch)
         for delivery in batch:
             message = delivery.message
             row = ended.get(message.execution_id)

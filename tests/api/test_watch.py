@@ -209,7 +209,7 @@ async def test_while_nothing_is_committed_the_database_is_not_asked() -> None:
         await anyio.wait_all_tasks_blocked()
         assert not done.is_set()
         # A commit ends the wait; so does a server that stops, and a cursor of another boot.
-        bus.committed([], [])
+        bus.committed({}, [], [])
         with anyio.fail_after(20):
             await done.wait()
     with anyio.fail_after(20):
