@@ -20,8 +20,6 @@ from attune.telemetry.metrics import Instruments
 
 Say = Callable[[str], None]
 
-_SCRAPE_EVERY = 1.0
-
 
 @dataclass(frozen=True, slots=True)
 class Round:
@@ -120,18 +118,12 @@ def _percent(ratios: Iterable[float]) -> float:
 
 
 async def _round(server: Serving, seconds: float, *, scraped: bool) -> Round:
-    """What is reached with or without somebody who reads the metrics all the time."""
+    """What is reached with or without somebody who reads the metrics meanwhile."""
     begun, computed = time.perf_counter(), time.process_time()
     async with anyio.create_task_group() as tasks:
         if scraped:
-            tasks.start_soon(_scrape, server)
+            tasks.start_soon(server.engine.metrics.text)
         took = await flood(server, MOST_IN_FLIGHT, seconds)
         tasks.cancel_scope.cancel()
     computed, elapsed = time.process_time() - computed, time.perf_counter() - begun
     return Round(round(len(took) / elapsed, 1), round(1e6 * computed / len(took), 1))
-
-
-async def _scrape(server: Serving) -> None:
-    while True:
-        await server.engine.metrics.text()
-        await anyio.sleep(_SCRAPE_EVERY)

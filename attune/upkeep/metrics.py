@@ -1,11 +1,11 @@
 """What /metrics shows: what is counted anyway, what the instruments measured, and what stands in the database."""
 
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from datetime import datetime
 from typing import TypeAlias
 
 import anyio
-import anyio.to_thread
+import anyio.lowlevel
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector, generate_latest
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
@@ -52,8 +52,12 @@ class Metrics:
         async with self._asked:
             read = await self._read()
             collected = [metric for collect in self._collects for metric in collect()]
-            # It reads files of the system, and writes some thousand lines.
-            return await anyio.to_thread.run_sync(generate_latest, _All([*collected, *read], self._process))
+            parts = []
+            for metric in (*collected, *read, *self._process.collect()):
+                parts.append(generate_latest(_Only(metric)))
+                # There may be thousands of lines. A thread would not help: it fights the loop for the interpreter.
+                await anyio.lowlevel.checkpoint()
+            return b"".join(parts)
 
     async def _read(self) -> list[Metric]:
         found: list[Metric] = []
@@ -67,16 +71,14 @@ class Metrics:
         return [families.DATABASE_UP.of({(): 1}), *found]
 
 
-class _All(Collector):
-    """What was collected, and what prometheus_client knows of the process."""
+class _Only(Collector):
+    """One metric, for a function that takes nothing else."""
 
-    def __init__(self, collected: Sequence[Metric], process: Collector) -> None:
-        self._collected = collected
-        self._process = process
+    def __init__(self, metric: Metric) -> None:
+        self._metric = metric
 
-    def collect(self) -> Iterator[Metric]:
-        yield from self._collected
-        yield from self._process.collect()
+    def collect(self) -> list[Metric]:
+        return [self._metric]
 
 
 def release(started_at: datetime) -> Collect:
