@@ -52,7 +52,7 @@ from attune.workers.worker import Worker
 
 log = structlog.get_logger()
 
-_LAG_EVERY = 0.1
+_LAG_EVERY = 0.25
 
 
 class Engine:

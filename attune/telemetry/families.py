@@ -107,7 +107,7 @@ CONNECTIONS_MAX = Family("attune_database_connections_max", Kind.GAUGE, "Connect
 LOOP_LAG = Family(
     "attune_event_loop_lag_seconds",
     Kind.HISTOGRAM,
-    "Seconds by which the event loop was late, measured ten times a second.",
+    "Seconds by which the event loop was late, measured four times a second.",
 )
 BUILD_INFO = Family("attune_build_info", Kind.GAUGE, "Always 1; the label tells which release runs.", ("version",))
 START_TIME = Family("attune_start_time_seconds", Kind.GAUGE, "When Attune was started, in seconds since 1970.")

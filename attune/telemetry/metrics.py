@@ -16,7 +16,7 @@ OTHER = "other"
 
 
 class Instruments:
-    """Told what happens, once for a batch or a transaction. Whoever has nothing to do with a batch need not know."""
+    """Told what happens, once for a batch or a transaction."""
 
     def __init__(self) -> None:
         self._handlers: defaultdict[str, Histogram] = defaultdict(Histogram)
