@@ -30,6 +30,7 @@ from attune.api.routes.executions import ExecutionRoutes
 from attune.api.routes.explain import ExplainRoutes
 from attune.api.routes.health import Check, HealthRoutes
 from attune.api.routes.identities import IdentityRoutes
+from attune.api.routes.metrics import MetricsRoutes
 from attune.api.routes.rules import RuleRoutes
 from attune.api.routes.system import About, SystemRoutes
 from attune.api.routes.timers import TimerRoutes
@@ -48,6 +49,7 @@ from attune.database.pool import Database, DatabaseUnavailable
 from attune.engine import Engine
 from attune.executions import queries as executions
 from attune.settings import Settings
+from attune.telemetry.metrics import Instruments
 from attune.telemetry.stages import Stages
 from attune.upkeep.data_directory import DataDirectory
 from attune.upkeep.recovery import Predecessor
@@ -91,6 +93,7 @@ async def serving(
     clock: Clock | None = None,
     topology: Topology = TOPOLOGY,
     stages: Stages | None = None,
+    instruments: Instruments | None = None,
 ) -> AsyncIterator[Serving]:
     """Run a server for the block. Raises StartError saying what keeps it from starting."""
     clock = clock or SystemClock()
@@ -108,6 +111,7 @@ async def serving(
         )
     boot = uuid7()
     stages = stages or Stages(visible=demo, debug=settings.log.level == "debug")
+    instruments = instruments or Instruments()
     with plain_errors(), _held(installation) as directory, _bound(settings, installation) as (tcp, file):
         url = listening.address_of(tcp)
         directory.name_holder(url)
@@ -118,7 +122,18 @@ async def serving(
             _pool(reached, settings) as database,
         ):
             engine = await _engine(
-                database, settings, installation, clock, topology, stages, ownership, boot, url, demo, predecessor
+                database,
+                settings,
+                installation,
+                clock,
+                topology,
+                stages,
+                instruments,
+                ownership,
+                boot,
+                url,
+                demo,
+                predecessor,
             )
             about = About(
                 url=url,
@@ -266,6 +281,7 @@ async def _engine(
     clock: Clock,
     topology: Topology,
     stages: Stages,
+    instruments: Instruments,
     ownership: Ownership,
     boot: UUID,
     url: str,
@@ -280,6 +296,7 @@ async def _engine(
         clock=clock,
         topology=topology,
         stages=stages,
+        instruments=instruments,
         worker_id=worker,
         surroundings=Surroundings(
             boot=str(boot),
@@ -344,6 +361,7 @@ async def _application(
         ExecutionRoutes(database, definitions, engine.requests, engine.waiters, Logs(installation.execution_logs)),
         BusRoutes(engine.bus),
         DeadLetterRoutes(engine.bus, engine.dead_letters),
+        MetricsRoutes(engine.metrics, public=settings.metrics.public),
         DoctorRoutes(engine.bus, definitions, engine.recovery, clock, anonymous=about.anonymous == "read"),
         WatchRoutes(engine.bus, definitions, about.started_at.isoformat()),
         SystemRoutes(

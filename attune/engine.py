@@ -48,8 +48,11 @@ from attune.rules.matcher import ConditionRules, Matcher, RuleCache, match_no_ru
 from attune.settings import Settings
 from attune.sources.timers.rules import TimerRules
 from attune.sources.timers.service import Timers
+from attune.telemetry.lag import LoopLag
+from attune.telemetry.metrics import Instruments
 from attune.telemetry.stages import Stages
 from attune.upkeep.leases import Leases
+from attune.upkeep.metrics import BusMetrics, Metrics, pool, release, slots
 from attune.upkeep.recovery import Predecessor, recover, report
 from attune.workers.environment import Surroundings
 from attune.workers.logs import Logs
@@ -60,6 +63,7 @@ log = structlog.get_logger()
 
 _LEASE_MARGIN = 30.0
 """Seconds, beside the grace: what it takes to end a process and to record that."""
+_LAG_EVERY = 0.25
 
 
 class Engine:
@@ -73,6 +77,7 @@ class Engine:
         clock: Clock,
         topology: Topology,
         stages: Stages,
+        instruments: Instruments,
         worker_id: int,
         surroundings: Surroundings,
         logs: Logs,
@@ -89,7 +94,7 @@ class Engine:
         self.ingest = Ingest(self.writer, stages)
         self.requests = Requests(self.bus, self.writer)
         self.waiters = Waiters()
-        self.timers = Timers(self.bus, self.ingest, self.writer, clock)
+        self.timers = Timers(self.bus, self.ingest, self.writer, clock, instruments)
         self.worker = Worker(
             tenure=Tenure(worker_id, UUID(surroundings.boot), settings.worker.kill_grace + _LEASE_MARGIN),
             concurrency=settings.worker.concurrency,
@@ -98,15 +103,18 @@ class Engine:
             scripts=Scripts(surroundings, logs, clock, settings.worker.max_log_bytes, settings.worker.kill_grace),
             writer=self.writer,
             stages=stages,
+            instruments=instruments,
             clock=clock,
         )
+        self.metrics = self._metrics(instruments)
         self._settings = settings
         self._clock = clock
         self._ownership = ownership
+        self._lag = LoopLag(instruments.lagged, _LAG_EVERY)
         self._trace_days = TraceDays(self.bus, settings.bus.trace_days)
         self._sweep = Sweep(self.bus)
         self._leases = Leases(self.bus, self.worker.holds)
-        consumers = self._consumers(stages)
+        consumers = self._consumers(stages, instruments)
         listeners = self._listeners()
         discards = _discards()
         taken = {**{one.row: one.message for one in consumers}, **{one.row: one.message for one in listeners}}
@@ -114,13 +122,15 @@ class Engine:
         self.dead_letters = DeadLetters(self.bus, discards)
         self._loops: list[ConsumerLoop | ListenerLoop] = [
             *(
-                ConsumerLoop(self.bus, consumer, max_attempts=settings.bus.max_attempts, ready=ownership.held)
+                ConsumerLoop(
+                    self.bus, consumer, instruments, max_attempts=settings.bus.max_attempts, ready=ownership.held
+                )
                 for consumer in consumers
             ),
             *(ListenerLoop(self.bus, listener) for listener in listeners),
         ]
 
-    def _consumers(self, stages: Stages) -> list[Consumer[Any]]:
+    def _consumers(self, stages: Stages, instruments: Instruments) -> list[Consumer[Any]]:
         worker = self.worker
         return [
             Consumer(
@@ -164,7 +174,7 @@ class Engine:
                 "attune.execution.completed.queue",
                 ExecutionCompleted,
                 "completion",
-                Completion(self.definitions, self.waiters, stages, random.random).handle,
+                Completion(self.definitions, self.waiters, stages, instruments, random.random).handle,
                 stage="complete",
             ),
         ]
@@ -175,6 +185,17 @@ class Engine:
             Listener("attune.rules.timers.queue", RuleChanged, "timers", self.timers.hear),
             Listener("attune.rules.matcher.queue", RuleChanged, "rule cache", cache.hear),
         ]
+
+    def _metrics(self, instruments: Instruments) -> Metrics:
+        metrics = Metrics(self.database)
+        on_bus = BusMetrics(self.bus)
+        metrics.register(release(self.bus.clock.now()))
+        metrics.register(on_bus.collect)
+        metrics.register(instruments.collect)
+        metrics.register(slots(self.worker))
+        metrics.register(pool(self.database))
+        metrics.register_read(on_bus.read)
+        return metrics
 
     async def prepare(
         self, packs: Sequence[Path], watched: Sequence[Path] = (), predecessor: Predecessor | None = None
@@ -211,6 +232,7 @@ class Engine:
                     taking.start_soon(self._leases.run)
                     taking.start_soon(self._trace_days.run)
                     taking.start_soon(self.keys.run)
+                    taking.start_soon(self._lag.run)
                     try:
                         yield
                     finally:

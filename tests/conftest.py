@@ -6,6 +6,7 @@ from itertools import count
 from pathlib import Path
 
 import asyncpg
+import hypothesis
 import pytest
 
 from attune.database import migrate
@@ -16,6 +17,10 @@ from tests.support.folders import folder_for_servers
 
 # A shell that starts the tests in the background lets them ignore SIGINT, and what they start would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# How long an example takes says something about the machine, and nothing about the code.
+hypothesis.settings.register_profile("attune", deadline=None)
+hypothesis.settings.load_profile("attune")
 
 _numbers = count(1)
 

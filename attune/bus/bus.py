@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -17,8 +17,8 @@ from attune.bus.broadcasts import Broadcasts
 from attune.bus.broker import Broker, MemoryBroker
 from attune.bus.counters import Counters
 from attune.bus.messages import Delivery, Message
-from attune.bus.topology import Topology
-from attune.bus.transaction import Routes, Transaction
+from attune.bus.topology import Queue, Topology
+from attune.bus.transaction import Routes, Traffic, Transaction
 from attune.bus.turns import Turns
 from attune.database.arrays import grouped
 from attune.database.pool import Connection, Database, DatabaseUnavailable, Row
@@ -118,39 +118,36 @@ class Bus:
             )
         return [(queue.of(message), queue.kind.is_durable) for queue in queues]
 
-    def committed(
-        self,
-        deliveries: Sequence[Delivery[Any]],
-        later: Sequence[Delivery[Any]],
-        broadcasts: Sequence[tuple[str, Message]],
-    ) -> None:
-        """Hand over what a commit has made true. The broker looks for what is due `later` when it is."""
+    def queues(self, row: Queue) -> list[str]:
+        """The durable queues of a row of the topology: an addressed one has as many as there are receivers."""
+        return [name for name in self.broker.queues() if row.owns(name)]
+
+    def committed(self, traffic: Traffic) -> None:
+        """Hand over what a commit has made true."""
         self.counters.commits += 1
-        self.broker.hand_over(deliveries)
+        self.counters.messages.update(traffic.messages)
+        self.broker.hand_over([*traffic.due, *traffic.returned])
         published = self.counters.published
-        for (kind, queue), group in grouped([*deliveries, *later], _published_as).items():
+        for (kind, queue), group in grouped(traffic.due, _published_as).items():
             published[kind, queue] += len(group)
-        for queue, message in broadcasts:
+        for delivery, due in traffic.later:
+            self.broker.wake_at(delivery.queue, due)
+            published[_published_as(delivery)] += 1
+        for queue, message in traffic.broadcasts:
             self.broadcasts.send(queue, message)
             published[type(message).__name__, queue] += 1
 
-    def planned(self, queue: str, due: datetime) -> None:
-        """Look into the table when a message becomes due."""
-        self.broker.wake_at(queue, due)
-
-    def returned(self, deliveries: Sequence[Delivery[Any]]) -> None:
-        """Hand over what a commit has put back."""
-        self.broker.hand_over(deliveries)
-
-    def doubted(self, deliveries: Sequence[Delivery[Any]], broadcasts: Sequence[tuple[str, Message]]) -> None:
+    def doubted(self, traffic: Traffic) -> None:
         """Let everybody look whether a commit has happened."""
         self.counters.commits += 1
         # And once more: a server that lost us in the middle of it may not have finished yet.
-        later = self.clock.now() + _SECOND_LOOK
-        for queue in {delivery.queue for delivery in deliveries}:
+        again = self.clock.now() + _SECOND_LOOK
+        for queue in {delivery.queue for delivery in (*traffic.due, *traffic.returned)}:
             self.broker.doubt(queue)
-            self.broker.wake_at(queue, later)
-        for queue in {queue for queue, _ in broadcasts}:
+            self.broker.wake_at(queue, again)
+        for delivery, due in traffic.later:
+            self.broker.wake_at(delivery.queue, due)
+        for queue in {queue for queue, _ in traffic.broadcasts}:
             self.broadcasts.doubt(queue)
 
     async def wake_for_retries(self) -> None:

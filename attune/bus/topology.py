@@ -4,6 +4,7 @@ Every row says what the message class says as well: exchange and key. The redund
 where nobody publishes is found before the first message, not by somebody who wonders why nothing happens.
 """
 
+import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -60,6 +61,12 @@ class Queue:
     def of(self, message: Message) -> str:
         """The name of the queue that `message` goes to: this one, or the receiver's if it is addressed."""
         return self.name.format(**message.__dict__) if self.kind is QueueKind.ADDRESSED else self.name
+
+    def owns(self, name: str) -> bool:
+        """Whether this is the name of a queue of this row."""
+        if self.kind is not QueueKind.ADDRESSED:
+            return name == self.name
+        return re.fullmatch(re.sub(r"\\{.*?\\}", r"\\d+", re.escape(self.name)), name) is not None
 
     def takes(self, message: Message) -> bool:
         """Whether the key of `message` is one of its own."""

@@ -1,6 +1,8 @@
 """A database transaction that can publish: the message and the change that causes it are one."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Protocol, TypeAlias
 
@@ -20,6 +22,19 @@ Routes: TypeAlias = Sequence[tuple[str, bool]]
 """The names of queues, and whether a message in them is a row until its consumer commits."""
 
 
+@dataclass(slots=True)
+class Traffic:
+    """What a transaction sends. `messages` are numbers by type; `due` are deliveries, `later` those that become due at
+    a moment, `returned` those whose rows were put back into their queues; `broadcasts` are the names of queues and what
+    they are told."""
+
+    messages: Counter[str] = field(default_factory=Counter)
+    due: list[Delivery[Any]] = field(default_factory=list)
+    later: list[tuple[Delivery[Any], datetime]] = field(default_factory=list)
+    returned: list[Delivery[Any]] = field(default_factory=list)
+    broadcasts: list[tuple[str, Message]] = field(default_factory=list)
+
+
 class Carrier(Protocol):
     """Where a transaction's messages go."""
 
@@ -27,24 +42,11 @@ class Carrier(Protocol):
         """The queues of a message. Raises Unroutable when there are none."""
         ...
 
-    def committed(
-        self,
-        deliveries: Sequence[Delivery[Any]],
-        later: Sequence[Delivery[Any]],
-        broadcasts: Sequence[tuple[str, Message]],
-    ) -> None:
-        """Take what a commit has made true: deliveries, those that are due later, and broadcasts."""
+    def committed(self, traffic: Traffic) -> None:
+        """Take what a commit has made true."""
         ...
 
-    def planned(self, queue: str, due: datetime) -> None:
-        """Take note that a message in a queue may become due then: whether it will is not certain yet."""
-        ...
-
-    def returned(self, deliveries: Sequence[Delivery[Any]]) -> None:
-        """Take deliveries that a commit has put back into their queues."""
-        ...
-
-    def doubted(self, deliveries: Sequence[Delivery[Any]], broadcasts: Sequence[tuple[str, Message]]) -> None:
+    def doubted(self, traffic: Traffic) -> None:
         """Take note of what a commit has made true, or not: nobody knows."""
         ...
 
@@ -52,28 +54,14 @@ class Carrier(Protocol):
 class Transaction:
     """Made by `Bus.transaction`. `now` is the time of all that it writes."""
 
-    __slots__ = (
-        "_attempts",
-        "_broadcasts",
-        "_carrier",
-        "_delayed",
-        "_hints",
-        "_published",
-        "_returned",
-        "_stages",
-        "connection",
-        "now",
-    )
+    __slots__ = ("_attempts", "_carrier", "_hints", "_stages", "_traffic", "connection", "now")
 
     def __init__(self, connection: Connection, now: datetime, carrier: Carrier) -> None:
         self.connection = connection
         self.now = now
         self._carrier = carrier
         self._attempts: list[Attempts] = []
-        self._published: list[Delivery[Any]] = []
-        self._delayed: list[tuple[Delivery[Any], datetime]] = []
-        self._returned: list[Delivery[Any]] = []
-        self._broadcasts: list[tuple[str, Message]] = []
+        self._traffic = Traffic()
         self._hints: list[Callable[[], None]] = []
         self._stages: list[str] = []
 
@@ -84,17 +72,20 @@ class Transaction:
         text = dumps(message.__dict__)
         if len(text) > MAX_SIZE:
             raise ValueError(f"{type(message).__name__}: {len(text)} characters; a message carries ids and refs.")
-        for name, is_durable in self._carrier.route(message):
-            if is_durable and after > 0:
-                self._delayed.append((Delivery(name, envelope, text, 1), self.now + timedelta(seconds=after)))
-            elif is_durable:
-                self._published.append(Delivery(name, envelope, text, 1))
+        routes = self._carrier.route(message)
+        self._traffic.messages[type(message).__name__] += 1
+        for name, is_durable in routes:
+            if not is_durable:
+                self._traffic.broadcasts.append((name, message))
+            elif after > 0:
+                due = self.now + timedelta(seconds=after)
+                self._traffic.later.append((Delivery(name, envelope, text, 1), due))
             else:
-                self._broadcasts.append((name, message))
+                self._traffic.due.append(Delivery(name, envelope, text, 1))
 
     def give_back(self, deliveries: Iterable[Delivery[Any]]) -> None:
         """Hand over, when this transaction commits, deliveries whose rows it has put back into their queues."""
-        self._returned.extend(deliveries)
+        self._traffic.returned.extend(deliveries)
 
     def does(self, stage: str) -> None:
         """Name something that this transaction does, for the crash points around its commit."""
@@ -110,10 +101,8 @@ class Transaction:
 
     async def flush(self, now: datetime) -> None:
         """Write what was published and what was recorded; `now` is when the attempts ended."""
-        await queries.insert_traffic(self.connection, self._attempts, self._published, now)
-        for delivery, due in self._delayed:
-            # Before the commit, whose answer may be lost: a look too many does no harm.
-            self._carrier.planned(delivery.queue, due)
+        await queries.insert_traffic(self.connection, self._attempts, self._traffic.due, now)
+        for delivery, due in self._traffic.later:
             await queries.insert_later(self.connection, delivery, attempt=1, available_at=due, error=None)
         self._reach("before_commit")
 
@@ -122,14 +111,12 @@ class Transaction:
         try:
             ended = await self.connection.execute("COMMIT")
         except BaseException:
-            self._carrier.doubted([*self._published, *self._returned], self._broadcasts)
+            self._carrier.doubted(self._traffic)
             raise
         if ended != "COMMIT":
             raise RuntimeError("A statement of this transaction failed and nobody minded: nothing of it was committed.")
         self._reach("committed")
-        self._carrier.committed(self._published, [delivery for delivery, _ in self._delayed], self._broadcasts)
-        if self._returned:
-            self._carrier.returned(self._returned)
+        self._carrier.committed(self._traffic)
         self._reach("handed_over")
         for hint in self._hints:
             try:

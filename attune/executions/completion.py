@@ -16,6 +16,7 @@ from attune.executions import queries
 from attune.executions.queries import NewRetry
 from attune.executions.retries import RETRYABLE, delay, why_not
 from attune.executions.turns.turns import pass_on
+from attune.telemetry.metrics import Instruments
 from attune.telemetry.stages import Stages
 
 log = structlog.get_logger()
@@ -50,13 +51,22 @@ class Waiters:
 
 
 class Completion:
-    """Handles ExecutionCompleted: asks for the next attempt, passes turns on, and tells the log and those who wait."""
+    """Handles ExecutionCompleted: asks for the next attempt, passes turns on, and tells the log, the metrics and those
+    who wait."""
 
-    def __init__(self, definitions: Definitions, waiters: Waiters, stages: Stages, noise: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        definitions: Definitions,
+        waiters: Waiters,
+        stages: Stages,
+        instruments: Instruments,
+        noise: Callable[[], float],
+    ) -> None:
         """`noise` gives numbers from 0 to 1, for the jitter of retries."""
         self._definitions = definitions
         self._waiters = waiters
         self._stages = stages
+        self._instruments = instruments
         self._noise = noise
 
     async def handle(
@@ -126,6 +136,7 @@ class Completion:
         )
 
     def _tell(self, batch: Sequence[Delivery[ExecutionCompleted]], ended: dict[int, Row]) -> None:
+        self._instruments.ended((delivery.message.status, delivery.message.action_ref) for delivery in batch)
         for delivery in batch:
             message = delivery.message
             row = ended.get(message.execution_id)

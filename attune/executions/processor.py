@@ -110,6 +110,7 @@ class EnforcementProcessor:
                     event_id=delivery.message.event_id,
                     rule_ref=delivery.message.rule_ref,
                     trigger_ref=delivery.message.trigger_ref,
+                    event_created=delivery.message.event_created,
                 ),
                 execution.cause,
                 SOURCE,

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
 from typing import Any
 
@@ -24,6 +25,7 @@ from attune.executions import endings, queries
 from attune.executions.model import Finished
 from attune.executions.queries import Tenure
 from attune.executions.states import Step
+from attune.telemetry.metrics import Instruments
 from attune.telemetry.stages import Stages
 from attune.workers import results
 from attune.workers.builtin import BUILTINS
@@ -67,16 +69,18 @@ class Worker:
         scripts: Scripts,
         writer: GroupCommit[Transaction],
         stages: Stages,
+        instruments: Instruments,
         clock: Clock,
     ) -> None:
         self.worker_id = tenure.worker
+        self.concurrency = concurrency
         self._tenure = tenure
-        self._concurrency = concurrency
         self._default_timeout = default_timeout
         self._definitions = definitions
         self._scripts = scripts
         self._writer = writer
         self._stages = stages
+        self._instruments = instruments
         self._clock = clock
         self._running: dict[int, _Run] = {}
         # Those whose start is being committed. One that stays here longer is in doubt: it may be committed or not.
@@ -101,7 +105,7 @@ class Worker:
         if self._starting:
             await self._resolve_doubt()
         while True:
-            free = min(self._concurrency - len(self._running), _MAX_UNRECORDED - len(self._unrecorded))
+            free = min(self.concurrency - len(self._running), _MAX_UNRECORDED - len(self._unrecorded))
             if free > 0:
                 return free
             await self._change()
@@ -125,12 +129,16 @@ class Worker:
         timeouts = [self._timeout(delivery.message.action_ref) for delivery in batch]
         started, version = await queries.start(transaction.connection, ids, timeouts, self._tenure, transaction.now)
         await self._definitions.follow(transaction.connection, version)
+        events: list[datetime] = []
         for delivery, timeout in zip(batch, timeouts, strict=True):
             parameters = started.get(delivery.message.execution_id)
             if parameters is not None:
                 run = self._prepare(delivery, parameters, timeout)
                 self._starting[delivery.message.execution_id] = run
                 transaction.after_commit(partial(self._launch, run))
+                if delivery.message.event_created is not None:
+                    events.append(delivery.message.event_created)
+        transaction.after_commit(partial(self._instruments.started, events, transaction.now))
         return [DONE] * len(batch)
 
     async def handle_cancel(

@@ -103,6 +103,7 @@ ROUTES = [
     ("GET", "/api/v1/system/doctor", RIGHT),
     ("GET", "/api/v1/system/recovery", RIGHT),
     ("GET", "/api/v1/watch", RIGHT),
+    ("GET", "/metrics", RIGHT),
 ]
 A_READ = "/api/v1/rules"
 

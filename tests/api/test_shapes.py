@@ -148,6 +148,7 @@ OTHERS = {
     ("GET", "/health/detailed"),
     ("GET", "/health/ready"),
     ("GET", "/health/live"),
+    ("GET", "/metrics"),
     ("DELETE", "/api/v1/rules/{ref}"),
     # Files, and what they have the last word on: tests/cli/test_files.py.
     ("GET", "/api/v1/rules/{ref}/source"),

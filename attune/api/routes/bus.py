@@ -1,6 +1,5 @@
 """The bus, for people: the routing table, the queues, and the chain of a message."""
 
-import re
 from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import datetime
@@ -61,15 +60,8 @@ class BusRoutes:
                 depth = self._bus.broadcasts.depth(row.name)
                 views.append({"name": row.name, "kind": row.kind, "waiting": depth, **self._published(row.name)})
             else:
-                views.extend(self._durable(row, name, waiting) for name in self._names(row))
+                views.extend(self._durable(row, name, waiting) for name in self._bus.queues(row))
         return views
-
-    def _names(self, row: Queue) -> list[str]:
-        """The queues of a row of the topology: an addressed one has as many as there are receivers."""
-        if row.kind is not QueueKind.ADDRESSED:
-            return [row.name]
-        pattern = re.compile(re.sub(r"\\{.*?\\}", r"\\d+", re.escape(row.name)) + r"\Z")
-        return [name for name in self._bus.broker.queues() if pattern.match(name)]
 
     def _durable(self, row: Queue, name: str, waiting: Mapping[str, tuple[int, datetime]]) -> dict[str, Any]:
         count, oldest = waiting.get(name, (0, None))
