@@ -4,6 +4,7 @@ import signal
 from collections.abc import AsyncIterator, Iterator
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 import hypothesis
@@ -32,6 +33,21 @@ _CLEAR = """
     DELETE FROM attune.event_match; DELETE FROM attune.enforcement; DELETE FROM attune.execution;
     DELETE FROM attune.execution_open; DELETE FROM attune.idempotency_key;
 """
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("torture", "the campaign against the server in tests/crash")
+    group.addoption("--torture-minutes", type=float, default=0, help="how long it lasts; without, a few blows")
+    group.addoption("--torture-seed", type=int, help="what chance begins with; without, something new")
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Print what the campaign came to, whether it passed or not."""
+    for outcome in ("passed", "failed"):
+        for report in terminalreporter.stats.get(outcome, ()):
+            for name, text in report.user_properties:
+                if name == "torture":
+                    terminalreporter.write_line(text)
 
 
 @pytest.fixture(scope="session")
