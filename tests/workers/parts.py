@@ -90,6 +90,10 @@ class Workshop:
         """The processes that run because of this one."""
         return processes_with(self.boot)
 
+    async def end_all(self) -> None:
+        """End them."""
+        await end_leftovers(self.boot)
+
 
 @asynccontextmanager
 async def workshop_in(folder: Path) -> AsyncIterator[Workshop]:
