@@ -42,6 +42,7 @@ from attune.sources.timers.rules import TimerRules
 from attune.sources.timers.service import Timers
 from attune.telemetry.stages import Stages
 from attune.upkeep.recovery import recover
+from attune.upkeep.retention import Retention
 from attune.workers.environment import Surroundings
 from attune.workers.logs import Logs
 from attune.workers.scripts import Scripts
@@ -92,6 +93,7 @@ class Engine:
         self._ownership = ownership
         self._trace_days = TraceDays(self.bus, settings.bus.trace_days)
         self._sweep = Sweep(self.bus)
+        self.retention = Retention(self.bus, self.definitions, logs, settings.retention)
         consumers = self._consumers(stages)
         listeners = self._listeners()
         check(topology, {**{one.row: one.message for one in consumers}, **{one.row: one.message for one in listeners}})
@@ -194,6 +196,7 @@ class Engine:
                     taking.start_soon(self._watch_packs)
                     taking.start_soon(self._sweep.run)
                     taking.start_soon(self._trace_days.run)
+                    taking.start_soon(self._retain)
                     try:
                         yield
                     finally:
@@ -210,6 +213,10 @@ class Engine:
     async def _watch_packs(self) -> None:
         await self._ownership.held()
         await self.folders.watch()
+
+    async def _retain(self) -> None:
+        await self._ownership.held()
+        await self.retention.run()
 
     async def _drain(self) -> None:
         """Wait for what runs, then end it."""

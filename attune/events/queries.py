@@ -6,7 +6,7 @@ from datetime import datetime
 from attune.base.json import loads
 from attune.database.arrays import grouped, nullable
 from attune.database.paging import Page, Where, Window, fetch_page
-from attune.database.pool import Connection, Row
+from attune.database.pool import Connection, Row, affected
 from attune.events.model import Event, NewEvent
 
 RESERVE_IDS = "SELECT nextval('attune.event_id_seq') AS id FROM generate_series(1, $1)"
@@ -121,3 +121,8 @@ async def instants(connection: Connection, ids: Sequence[int]) -> dict[int, date
         "SELECT id, scheduled_at FROM attune.event WHERE id = ANY($1::bigint[]) AND scheduled_at IS NOT NULL", ids
     )
     return {row["id"]: row["scheduled_at"] for row in rows}
+
+
+async def delete(connection: Connection, ids: Sequence[int]) -> int:
+    """Forget events, and nothing of what became of them; how many there were."""
+    return affected(await connection.execute("DELETE FROM attune.event WHERE id = ANY($1::bigint[])", ids))
