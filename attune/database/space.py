@@ -13,8 +13,8 @@ _STRATA = 300
 _PROBE = 8
 _ROW = 28
 """Bytes of a row beside its columns: its header, and its place in the page."""
-_INDEX_ENTRY = 28
-"""Bytes of a row in an index, about: a key, its header, and its share of the room that pages keep free."""
+_INDEX_ENTRY = 40
+"""Bytes of a row in an index, about: a key, its header, and its share of the room that is free in pages."""
 
 # What lies apart because it is large is not read for its size.
 _LAYOUT = """
@@ -69,6 +69,24 @@ async def strata(connection: Connection, table: str, key: str) -> list[Stratum]:
     return found
 
 
+_DUE = """
+    SELECT coalesce((SELECT option_value FROM pg_options_to_table(reloptions) WHERE option_name = name),
+                    current_setting(name))::float AS value
+      FROM pg_class, unnest(ARRAY['autovacuum_vacuum_threshold', 'autovacuum_vacuum_scale_factor']) AS name
+     WHERE oid = $1::regclass
+     ORDER BY name DESC
+"""
+
+
+async def vacuum_if_due(connection: Connection, table: str, rows: int, dead: int) -> bool:
+    """Vacuum a table if autovacuum would, with so many rows in it and so many dead ones; whether it was."""
+    threshold, scale = (row["value"] for row in await connection.fetch(_DUE, f"attune.{table}"))
+    if dead <= threshold + scale * rows:
+        return False
+    await connection.execute(f"VACUUM (ANALYZE) attune.{table}")
+    return True
+
+
 class Files(NamedTuple):
     """The files of a table: what rows and what indexes take in them."""
 
@@ -94,3 +112,21 @@ async def files(connection: Connection) -> Sequence[Files]:
         """
     )
     return [Files(row["table"], row["rows"], row["data"], row["indexes"]) for row in rows]
+
+
+class Whole(NamedTuple):
+    """A database with all that it holds, and the log of its server (None: this user may not ask)."""
+
+    database: int
+    wal: int | None
+
+
+async def whole(connection: Connection) -> Whole:
+    """The bytes of the database and of its server's log of changes (WAL)."""
+    row = await connection.fetchrow(
+        "SELECT pg_database_size(current_database()) AS database, "
+        "has_function_privilege('pg_ls_waldir()', 'execute') AS may_ask"
+    )
+    assert row is not None, "it is one row"
+    wal = await connection.fetchval("SELECT sum(size)::bigint FROM pg_ls_waldir()") if row["may_ask"] else None
+    return Whole(row["database"], wal)

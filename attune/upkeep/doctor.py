@@ -15,6 +15,8 @@ STUCK = timedelta(minutes=5)
 """How long a delivery may wait. The last try of one that fails comes after a minute and a half."""
 LATE = timedelta(minutes=1)
 SKEW = timedelta(seconds=2)
+BEHIND = timedelta(days=1)
+"""How old a row may be beyond what is kept."""
 _NAMED = 5
 _WANTED = {"fsync": "on", "synchronous_commit": "on", "full_page_writes": "on"}
 
@@ -33,6 +35,7 @@ CHECKS: Mapping[str, str] = {
     "rescued": "No delivery had to be found by the sweep.",
     "queues": "What waits in the queues is taken.",
     "timers": "Timers can be read, and fire in time.",
+    "retention": "What is too old is removed.",
     "rules": "What enabled rules name is there.",
     "actions": "The scripts of actions are there and can be read.",
     "packs": "Every pack is loaded.",
@@ -64,7 +67,7 @@ class Finding:
 @dataclass(frozen=True, slots=True)
 class Facts:
     """What the checks on a running server look at. `settings` are those of the database, `waiting` the number and the
-    oldest of the deliveries of each queue."""
+    oldest of the deliveries of each queue, `overdue` how old, beyond what is kept, the oldest row is that can go."""
 
     now: datetime
     database_now: datetime
@@ -76,6 +79,7 @@ class Facts:
     rescued: Mapping[str, int]
     waiting: Mapping[str, tuple[int, datetime]]
     timers: Sequence[TimerRow]
+    overdue: timedelta
     is_root: bool
     anonymous: bool
     has_administrator: bool
@@ -93,6 +97,7 @@ def examine(facts: Facts, definitions: Definitions) -> list[Finding]:
         _counted("rescued", facts.rescued, "Nothing was lost, but late. This is a defect of Attune: please report it."),
         _queues(facts),
         _timers(facts),
+        _retention(facts.overdue),
         _rules(definitions),
         _actions(definitions),
         root(facts.is_root),
@@ -170,6 +175,15 @@ def _wrong_timers(facts: Facts) -> Iterator[str]:
             yield f"the schedule of {row.rule_ref} cannot be read"
         elif facts.now - row.next_fire_at > LATE:
             yield f"{row.rule_ref} is {_minutes(facts.now - row.next_fire_at)} late"
+
+
+def _retention(overdue: timedelta) -> Finding:
+    found = [f"rows that are {overdue.days} days too old are not removed yet"] if overdue > BEHIND else []
+    return judged(
+        "retention",
+        found,
+        "While much waits in the queues it waits, too. attune space and attune bus queues tell more.",
+    )
 
 
 def _rules(definitions: Definitions) -> Finding:

@@ -35,10 +35,11 @@ YOUNG = timedelta(hours=1)
 
 _WHOLE_EVERY = 3_600.0
 _LOOK_AGAIN = 10.0
-# For four fifths of its time it rests: others are to notice as little as possible.
-_REST = 4
-_FAST, _SLOW = 0.025, 0.1
-_FEWEST, _MOST_ROWS = 10, 1_000
+# It rests four fifths of its time, so that others notice as little as possible; with too much to keep, half of it.
+_REST, _REST_WHEN_FULL = 4, 1
+_FAST, _SLOW = 0.25, 0.5
+_LEAST_SHARE = 0.1
+_MOST_ROWS = 1_000
 _BEGINNING = datetime.min.replace(tzinfo=UTC)
 _NO_VERSION = 2**63 - 1
 
@@ -52,6 +53,11 @@ class Account:
     ended_at: datetime | None = None
     seconds: float = 0.0
     overdue: dict[str, timedelta] = field(default_factory=dict)
+
+    @property
+    def most_overdue(self) -> timedelta:
+        """How old, beyond its limit, the oldest row is that should be gone."""
+        return max([timedelta(), *self.overdue.values()])
 
 
 class Retention:
@@ -131,14 +137,14 @@ class Retention:
                 continue
             self.account.removed.update(removed.rows)
             await self._remove_logs(removed.executions)
-            await self._rest(began)
+            await self._rest(began, _REST if before <= limit else _REST_WHEN_FULL)
         self.account.overdue.pop(kept.name, None)
 
     async def _batch(self, kept: Kept, limit: datetime, before: datetime) -> tuple[Removed | None, bool]:
         """Remove the next few rows, and say whether there may be more; None when others go first."""
         async with self._bus.transaction() as transaction:
             connection = transaction.connection
-            size = max(round(kept.at_once * self._share), _FEWEST)
+            size = round(kept.at_once * self._share)
             rows = await kept.oldest(connection, self._positions[kept.name], before, size)
             old = list(takewhile(lambda row: not before <= row["created"] <= transaction.now, rows))
             few = _few(old)
@@ -199,14 +205,14 @@ class Retention:
             self.account.removed["revision"] += forgotten
             await self._rest(began)
 
-    async def _rest(self, began: float) -> None:
+    async def _rest(self, began: float, factor: float = _REST) -> None:
         """Let others go on, the longer the longer something took; take less at once if it took long."""
         took = self._bus.clock.monotonic() - began
         if took > _SLOW:
-            self._share = max(self._share / 2, 0.01)
+            self._share = max(self._share / 2, _LEAST_SHARE)
         elif took < _FAST:
-            self._share = min(self._share * 1.5, 1.0)
-        await self._bus.clock.sleep(_REST * took)
+            self._share = min(self._share * 2, 1.0)
+        await self._bus.clock.sleep(factor * took)
 
 
 def _few(rows: Sequence[Row]) -> Sequence[Row]:

@@ -1,14 +1,20 @@
-"""How much room history takes, and up to which moment it has to go to make some."""
+"""Who takes how much room, and up to which moment history has to go to make some."""
 
+import os
 from bisect import bisect_left
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 
+from attune.base.installation import Installation
 from attune.database.pool import Connection
 from attune.database.space import Stratum, strata
 from attune.upkeep.kept import TABLES
 from attune.workers.logs import IN_A_FOLDER
+
+_MOST_FILES = 500_000
+_SECTOR = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,3 +56,55 @@ class Usage:
 async def measure(connection: Connection, logs: Mapping[int, int]) -> Usage:
     """What history takes now, where the logs take this."""
     return Usage({table: await strata(connection, table, key) for table, key in TABLES.items()}, logs)
+
+
+@dataclass(slots=True)
+class Folder:
+    """What the files in a folder take on the disk. `complete` is False when there are more than were counted."""
+
+    name: str
+    bytes: int = 0
+    files: int = 0
+    complete: bool = True
+
+
+def folders(place: Installation) -> list[Folder]:
+    """What each part of a data directory takes; the last is all that is not one of the others."""
+    parts = {
+        "logs": place.execution_logs,
+        "artifacts": place.artifacts,
+        "environments": place.environments,
+        "packs": place.packs,
+        "postgres": place.postgres,
+    }
+    return [
+        *(_weigh(Folder(name), path, frozenset()) for name, path in parts.items()),
+        _weigh(Folder("other"), place.data, frozenset(map(str, parts.values()))),
+    ]
+
+
+def _weigh(folder: Folder, path: Path, without: frozenset[str]) -> Folder:
+    for file in _files(str(path), without):
+        if folder.files == _MOST_FILES:
+            folder.complete = False
+            break
+        folder.files += 1
+        folder.bytes += file.st_blocks * _SECTOR
+    return folder
+
+
+def _files(root: str, without: frozenset[str]) -> Iterator[os.stat_result]:
+    """The files below a folder, without what may not be looked at or is gone by then."""
+    left = [root]
+    while left:
+        try:
+            with os.scandir(left.pop()) as entries:
+                for entry in entries:
+                    if entry.path in without:
+                        continue
+                    if entry.is_dir(follow_symlinks=False):
+                        left.append(entry.path)
+                    else:
+                        yield entry.stat(follow_symlinks=False)
+        except OSError:
+            continue

@@ -15,6 +15,7 @@ from attune.api.routes.explain import ExplainRoutes
 from attune.api.routes.health import HealthRoutes
 from attune.api.routes.identities import IdentityRoutes
 from attune.api.routes.rules import RuleRoutes
+from attune.api.routes.space import SpaceRoutes
 from attune.api.routes.system import SystemRoutes
 from attune.api.routes.timers import TimerRoutes
 from attune.api.routes.watch import WatchRoutes
@@ -35,7 +36,8 @@ ENDPOINTS: tuple[Endpoint, ...] = described(
         ExplainRoutes(_NOTHING, _NOTHING, _NOTHING),
         ExecutionRoutes(_NOTHING, _NOTHING, _NOTHING, _NOTHING, _NOTHING),
         BusRoutes(_NOTHING),
-        DoctorRoutes(_NOTHING, _NOTHING, _NOTHING, anonymous=False),
+        DoctorRoutes(_NOTHING, _NOTHING, _NOTHING, _NOTHING, anonymous=False),
+        SpaceRoutes(_NOTHING, _NOTHING, _NOTHING),
         WatchRoutes(_NOTHING, _NOTHING, ""),
         SystemRoutes(_NOTHING, _NOTHING, _NOTHING, _NOTHING, _NOTHING, _NOTHING),
     )

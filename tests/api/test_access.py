@@ -95,6 +95,7 @@ ROUTES = [
     ("GET", "/api/v1/bus/dead-letters", RIGHT),
     ("GET", "/api/v1/system/status", RIGHT),
     ("GET", "/api/v1/system/doctor", RIGHT),
+    ("GET", "/api/v1/system/space", RIGHT),
     ("GET", "/api/v1/watch", RIGHT),
 ]
 A_READ = "/api/v1/rules"

@@ -40,6 +40,8 @@ STATUS = {"version", "url", "pid", "data", "database", "started_at", "uptime_sec
 STATUS |= {"running_executions", "waiting_timers", "waiting_deliveries", "dead_letters", "broken_packs"}
 STATUS |= {"queues", "running", "failing", "timers", "versions"}
 
+SPACE = {"tables", "database_bytes", "wal_bytes", "folders", "free_bytes", "history_bytes", "retention"}
+
 HISTORY = {"rule", "rule_ref", "enabled", "trigger_ref", "action_ref", "since", "until", "events", "complete"}
 HISTORY |= {"newest_event", "fired", "last_fired_event", "waiting", "disabled", "unexamined", "not_matched", "errors"}
 HISTORY |= {"not_run", "executions", "failures", "skipped", "next_fire_at", "notes"}
@@ -94,6 +96,7 @@ OBJECTS: list[tuple[str, str, dict[str, Any] | None, int, set[str]]] = [
     ("GET", "/api/v1/bus/trace/{correlation_id}", None, 200, {"correlation_id", "hops"}),
     ("GET", "/api/v1/system/status", None, 200, STATUS),
     ("GET", "/api/v1/system/doctor", None, 200, {"findings"}),
+    ("GET", "/api/v1/system/space", None, 200, SPACE),
     ("GET", "/api/v1/watch", None, 200, {"cursor", "settled", "events", "executions", "cut"}),
 ]
 
