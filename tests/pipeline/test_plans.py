@@ -99,7 +99,7 @@ async def test_hot_statements_find_their_rows_by_index(full: asyncpg.Connection,
 RETENTION: dict[str, tuple[str, list[str], set[str]]] = {
     "the oldest events": (rules.OLDEST_EVENTS, ["4000", _NOW, "250"], set()),
     "the oldest executions": (executions.OLDEST_EXECUTIONS, ["4000", _NOW, "1000"], set()),
-    "chains that are open": (bus.OPEN_CHAINS, [_UUIDS], {"delivery", "dead_letter"}),
+    "chains that are open": (bus.OPEN_CHAINS, [_UUIDS], {"delivery"}),
     "chains with an open execution": (executions.OPEN_CHAINS, [_UUIDS], {"execution_open"}),
     "enforcements go": (executions.DELETE_ENFORCEMENTS, [_IDS], set()),
     "executions go": (executions.DELETE_FIRST_EXECUTIONS, [_IDS], set()),
