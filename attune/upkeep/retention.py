@@ -105,7 +105,10 @@ class Retention:
         if is_whole:
             self._positions.clear()
             self._oldest_version = _NO_VERSION
-            await self._sweep_logs(limit)
+            try:
+                await self._sweep_logs(limit)
+            except OSError as error:
+                log.warning("the logs of executions cannot be looked at", error=str(error))
         before = await self._moment(limit, now)
         for kept in HISTORY:
             await self._clear(kept, limit, before)

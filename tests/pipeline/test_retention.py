@@ -359,7 +359,7 @@ async def test_it_takes_less_at_once_where_that_takes_long(shared_database: Data
     await retention.once()
 
     portions = [after - before for before, after in pairwise(totals)]
-    assert portions[:4] == [4 * 62, 4 * 31, 4 * 16, 4 * 10]
+    assert portions[:4] == [4 * 62, 4 * 31, 4 * 25, 4 * 25]
     assert await left(shared_database) == whole(0)
 
 
@@ -543,6 +543,19 @@ async def test_logs_without_an_execution_go_when_they_are_old(
 
     assert [path.exists() for path in (*kept, *gone)] == [True, True, False, False]
     assert not gone[1].parent.exists()
+
+
+async def test_logs_that_cannot_be_looked_at_keep_nothing_else_from_going(
+    shared_database: Database, retention: Retention, logs: Logs
+) -> None:
+    logs.directory.write_text("no folder")
+    await happened(shared_database, OLD)
+
+    with structlog.testing.capture_logs() as said:
+        await retention.once()
+
+    assert await left(shared_database) == whole(0)
+    assert [line["event"] for line in said] == ["the logs of executions cannot be looked at", "old history was removed"]
 
 
 # Definitions
