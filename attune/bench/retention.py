@@ -25,6 +25,7 @@ from attune.bus.bus import Bus
 from attune.bus.messages import Cause
 from attune.bus.topology import TOPOLOGY
 from attune.database import space
+from attune.database.compact import compact
 from attune.database.ids import uuid7
 from attune.database.pool import Connection
 from attune.events import queries as events
@@ -190,9 +191,10 @@ class _Bench:
     async def churn(self, rows: int) -> tuple[int, int]:
         """Bytes of the tables with a full period in them, and after another that has pushed the first one out."""
         portion, days = rows // _PORTIONS, _DAYS / _PORTIONS
-        # What there is by now goes first: it has later dates than what comes.
+        # What there is by now goes first, and the room that it leaves: it has later dates than what comes.
         self._clock.days += _DAYS + 1
         await self._retention.once()
+        await compact(self._engine.database.dsn, None, self._say)
         for number in range(_PORTIONS):
             await self.fill(portion, since=_DAYS - number * days, days=days)
         await self._vacuum()

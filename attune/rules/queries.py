@@ -125,11 +125,11 @@ OLDEST_EVENTS = """
       FROM (SELECT id, correlation_id, created FROM attune.event WHERE id > $1 ORDER BY id LIMIT $3) AS v
      CROSS JOIN LATERAL (
            SELECT count(*) AS enforcements,
-                  bool_or(n.status = 'created' OR n.created >= $2 OR e.finished_at >= $2
-                          OR (e.id IS NOT NULL AND e.finished_at IS NULL)) AS is_young
+                  bool_or(n.status = 'created' OR n.created >= $2 OR coalesce((
+                      SELECT coalesce(finished_at >= $2, true) FROM attune.execution
+                       WHERE enforcement = n.id AND parent IS NULL AND original_execution IS NULL
+                  ), false)) AS is_young
              FROM attune.enforcement n
-             LEFT JOIN attune.execution e
-               ON e.enforcement = n.id AND e.parent IS NULL AND e.original_execution IS NULL
             WHERE n.event = v.id) AS became
      ORDER BY v.id
 """

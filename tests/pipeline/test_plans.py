@@ -117,6 +117,18 @@ async def test_retention_finds_its_rows_by_index(full: asyncpg.Connection, name:
     assert await _scanned(full, statement, arguments, mode) <= may_be_read
 
 
+@pytest.mark.parametrize("name", ["the oldest events", "the oldest executions"])
+async def test_retention_finds_its_rows_by_index_whatever_statistics_there_are(
+    full: asyncpg.Connection, name: str
+) -> None:
+    """Without any, the planner would expect many rows for each, and rather read a table wholly for each of them."""
+    statement, arguments, _ = RETENTION[name]
+
+    async with full.transaction():
+        await full.execute("SET LOCAL enable_nestloop = off")
+        assert await _scanned(full, statement, arguments, "force_custom_plan") == set()
+
+
 async def _scanned(connection: asyncpg.Connection, statement: str, arguments: list[str], mode: str) -> set[str]:
     """The tables of which a statement reads every row."""
     await connection.execute(f"SET plan_cache_mode = {mode}; DEALLOCATE ALL; PREPARE hot AS {statement}")

@@ -524,7 +524,8 @@ async def test_it_does_not_wait_when_there_is_too_much(shared_database: Database
         await happened(shared_database, START - 20 * DAY, payload=LARGE)
     await waits(shared_database, START, count=BUSY + 1)
 
-    await made(shared_database, logs, max_bytes=1_000_000).once()
+    with anyio.fail_after(20):
+        await made(shared_database, logs, max_bytes=1_000_000).once()
 
     assert (await left(shared_database))["event"] < 40
 
