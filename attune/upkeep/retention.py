@@ -184,10 +184,10 @@ class Retention:
             sizes = await anyio.to_thread.run_sync(self._logs.sizes, folder)
             async with self._bus.database.acquire() as connection:
                 known = await executions.existing(connection, list(sizes))
-            for execution, size in sizes.items():
-                total[first_of_folder(execution)] += size.bytes
             old = [one for one, size in sizes.items() if one not in known and size.written_at < limit.timestamp()]
             await self._remove_logs(old)
+            for execution in sizes.keys() - old:
+                total[first_of_folder(execution)] += sizes[execution].bytes
             # In no thread: whoever makes a log makes its folder and the file without letting others in between.
             with suppress(OSError):
                 folder.rmdir()

@@ -3,6 +3,7 @@
 import os
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -97,14 +98,12 @@ def _files(root: str, without: frozenset[str]) -> Iterator[os.stat_result]:
     """The files below a folder, without what may not be looked at or is gone by then."""
     left = [root]
     while left:
-        try:
-            with os.scandir(left.pop()) as entries:
-                for entry in entries:
-                    if entry.path in without:
-                        continue
-                    if entry.is_dir(follow_symlinks=False):
-                        left.append(entry.path)
-                    else:
-                        yield entry.stat(follow_symlinks=False)
-        except OSError:
-            continue
+        with suppress(OSError), os.scandir(left.pop()) as entries:
+            for entry in entries:
+                if entry.path in without:
+                    continue
+                if entry.is_dir(follow_symlinks=False):
+                    left.append(entry.path)
+                    continue
+                with suppress(FileNotFoundError):
+                    yield entry.stat(follow_symlinks=False)
