@@ -363,7 +363,7 @@ async def _application(
         TimerRoutes(database, clock),
         EventRoutes(database, definitions, engine.ingest, clock),
         EnforcementRoutes(database, definitions),
-        ExplainRoutes(database, definitions, clock),
+        ExplainRoutes(database, definitions, clock, lambda: engine.retention.kept_since),
         ExecutionRoutes(database, definitions, engine.requests, engine.waiters, Logs(installation.execution_logs)),
         BusRoutes(engine.bus),
         DoctorRoutes(

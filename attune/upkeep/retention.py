@@ -77,6 +77,11 @@ class Retention:
         self._oldest_version = _NO_VERSION
         self._log_sizes: Counter[int] = Counter()
 
+    @property
+    def kept_since(self) -> datetime:
+        """The moment from which on all history is there."""
+        return max(self._cleared, self._bus.clock.now() - timedelta(days=self.limits.days))
+
     async def run(self) -> None:
         """Look after what is kept until cancelled."""
         while True:

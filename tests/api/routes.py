@@ -33,7 +33,7 @@ ENDPOINTS: tuple[Endpoint, ...] = described(
         TimerRoutes(_NOTHING, _NOTHING),
         EventRoutes(_NOTHING, _NOTHING, _NOTHING, _NOTHING),
         EnforcementRoutes(_NOTHING, _NOTHING),
-        ExplainRoutes(_NOTHING, _NOTHING, _NOTHING),
+        ExplainRoutes(_NOTHING, _NOTHING, _NOTHING, _NOTHING),
         ExecutionRoutes(_NOTHING, _NOTHING, _NOTHING, _NOTHING, _NOTHING),
         BusRoutes(_NOTHING),
         DoctorRoutes(_NOTHING, _NOTHING, _NOTHING, _NOTHING, anonymous=False),

@@ -1,5 +1,7 @@
 """Who takes how much room, as the server tells it."""
 
+from datetime import UTC, datetime, timedelta
+
 from tests.api.sites import Site
 from tests.support.waiting import until
 
@@ -40,3 +42,17 @@ async def test_tables_and_folders_are_told_with_what_is_in_them(site: Site) -> N
         "removed": {},
         "overdue_seconds": 0,
     }
+
+
+async def test_who_asks_for_what_is_not_kept_any_more_is_told(site: Site) -> None:
+    path = "/api/v1/rules/shop.thank/explain"
+    new = await site.data("GET", path, params={"since": "40d"})
+    await site.sql("UPDATE attune.rule SET created = now() - interval '50 days' WHERE ref = 'shop.thank'")
+
+    old = await site.data("GET", path, params={"since": "40d"})
+    shorter = await site.data("GET", path, params={"since": "29d"})
+
+    (note,) = set(old["notes"]) - set(new["notes"])
+    told = datetime.strptime(note, "Events from before %Y-%m-%d %H:%M UTC are not kept any more.").replace(tzinfo=UTC)
+    assert timedelta() <= datetime.now(UTC) - timedelta(days=30) - told < timedelta(minutes=5)
+    assert shorter["notes"] == new["notes"]
