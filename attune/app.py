@@ -22,6 +22,7 @@ from attune.api.authentication import Gate
 from attune.api.routes.auth import AuthRoutes
 from attune.api.routes.bus import BusRoutes
 from attune.api.routes.catalog import CatalogRoutes
+from attune.api.routes.dead_letters import DeadLetterRoutes
 from attune.api.routes.description import described
 from attune.api.routes.doctor import DoctorRoutes
 from attune.api.routes.enforcements import EnforcementRoutes
@@ -30,6 +31,7 @@ from attune.api.routes.executions import ExecutionRoutes
 from attune.api.routes.explain import ExplainRoutes
 from attune.api.routes.health import Check, HealthRoutes
 from attune.api.routes.identities import IdentityRoutes
+from attune.api.routes.metrics import MetricsRoutes
 from attune.api.routes.rules import RuleRoutes
 from attune.api.routes.space import SpaceRoutes
 from attune.api.routes.system import About, SystemRoutes
@@ -50,8 +52,10 @@ from attune.database.pool import Database, DatabaseUnavailable
 from attune.engine import Engine
 from attune.executions import queries as executions
 from attune.settings import Settings
+from attune.telemetry.metrics import Instruments
 from attune.telemetry.stages import Stages
 from attune.upkeep.data_directory import DataDirectory
+from attune.upkeep.recovery import Predecessor
 from attune.workers.environment import Surroundings
 from attune.workers.guard import Guard, end_leftovers
 from attune.workers.logs import Logs
@@ -92,6 +96,7 @@ async def serving(
     clock: Clock | None = None,
     topology: Topology = TOPOLOGY,
     stages: Stages | None = None,
+    instruments: Instruments | None = None,
 ) -> AsyncIterator[Serving]:
     """Run a server for the block. Raises StartError saying what keeps it from starting."""
     clock = clock or SystemClock()
@@ -109,17 +114,29 @@ async def serving(
         )
     boot = uuid7()
     stages = stages or Stages(visible=demo, debug=settings.log.level == "debug")
+    instruments = instruments or Instruments()
     with plain_errors(), _held(installation) as directory, _bound(settings, installation) as (tcp, file):
         url = listening.address_of(tcp)
         directory.name_holder(url)
         async with (
-            _guarded(installation, boot),
+            _guarded(installation, boot) as predecessor,
             _database(settings, installation) as reached,
             _owned(reached, f"{os.getpid()}@{socket.gethostname()} {url}", clock) as ownership,
             _pool(reached, settings) as database,
         ):
             engine = await _engine(
-                database, settings, installation, clock, topology, stages, ownership, boot, url, demo
+                database,
+                settings,
+                installation,
+                clock,
+                topology,
+                stages,
+                instruments,
+                ownership,
+                boot,
+                url,
+                demo,
+                predecessor,
             )
             about = About(
                 url=url,
@@ -196,14 +213,15 @@ def _bound(settings: Settings, installation: Installation) -> Iterator[tuple[soc
 
 
 @asynccontextmanager
-async def _guarded(installation: Installation, boot: UUID) -> AsyncIterator[None]:
+async def _guarded(installation: Installation, boot: UUID) -> AsyncIterator[Predecessor | None]:
+    """Watch over the children of this run for the block; the run before, if it did not end cleanly, whose children have
+    ended now."""
     left = _note_boot(installation.boot, boot)
-    if left is not None:
-        await end_leftovers(left)
+    predecessor = None if left is None else Predecessor(left, tuple(await end_leftovers(left)))
     guard = Guard(str(boot))
     await guard.start()
     try:
-        yield
+        yield predecessor
     finally:
         with anyio.CancelScope(shield=True):
             await guard.dismiss()
@@ -290,10 +308,12 @@ async def _engine(
     clock: Clock,
     topology: Topology,
     stages: Stages,
+    instruments: Instruments,
     ownership: Ownership,
     boot: UUID,
     url: str,
     demo: bool,
+    predecessor: Predecessor | None,
 ) -> Engine:
     async with database.acquire() as connection:
         worker = await executions.register_worker(connection, WORKER_NAME, socket.gethostname(), boot, clock.now())
@@ -303,6 +323,7 @@ async def _engine(
         clock=clock,
         topology=topology,
         stages=stages,
+        instruments=instruments,
         worker_id=worker,
         surroundings=Surroundings(
             boot=str(boot),
@@ -314,7 +335,7 @@ async def _engine(
         logs=Logs(installation.execution_logs),
         ownership=ownership,
     )
-    await engine.prepare(_bundled(), _watched(settings, installation))
+    await engine.prepare(_bundled(), _watched(settings, installation), predecessor)
     await engine.switch_rule(DEMO_RULE, enabled=demo)
     return engine
 
@@ -366,9 +387,12 @@ async def _application(
         ExplainRoutes(database, definitions, clock, lambda: engine.retention.kept_since),
         ExecutionRoutes(database, definitions, engine.requests, engine.waiters, Logs(installation.execution_logs)),
         BusRoutes(engine.bus),
+        DeadLetterRoutes(engine.bus, engine.dead_letters),
+        MetricsRoutes(engine.metrics, public=settings.metrics.public),
         DoctorRoutes(
             engine.bus,
             definitions,
+            engine.recovery,
             clock,
             lambda: engine.retention.account.most_overdue,
             anonymous=about.anonymous == "read",
@@ -376,14 +400,20 @@ async def _application(
         SpaceRoutes(database, engine.retention, installation),
         WatchRoutes(engine.bus, definitions, about.started_at.isoformat()),
         SystemRoutes(
-            about, engine.bus, clock, lambda: engine.worker.running, lambda: engine.timers.waiting, engine.folders
+            about,
+            engine.bus,
+            clock,
+            lambda: engine.worker.running,
+            lambda: engine.timers.waiting,
+            engine.folders,
+            engine.recovery,
         ),
     )
     endpoints = described(
         [endpoint for one in routes for endpoint in one.endpoints()], public_url=settings.server.public_url
     )
     gate = Gate(identities, anonymous_read=about.anonymous == "read", public_url=settings.server.public_url)
-    return Api(endpoints, gate, max_body_size=settings.server.max_body_size).application()
+    return Api(endpoints, gate, engine.keys, max_body_size=settings.server.max_body_size).application()
 
 
 def _checks(database: Database, ownership: Ownership) -> dict[str, Check]:

@@ -1,9 +1,11 @@
 """The pipeline, wired: every part is given what it needs, and started and stopped in order."""
 
+import random
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import anyio
 import structlog
@@ -11,6 +13,7 @@ import structlog
 from attune.base.clock import Clock
 from attune.bus.bus import Bus
 from attune.bus.consumers import Consumer, ConsumerLoop
+from attune.bus.dead_letters import DeadLetters, Discard
 from attune.bus.listeners import Listener, ListenerLoop
 from attune.bus.messages import (
     EnforcementCreated,
@@ -19,6 +22,7 @@ from attune.bus.messages import (
     ExecutionCompleted,
     ExecutionDispatched,
     ExecutionRequested,
+    Message,
     RuleChanged,
 )
 from attune.bus.topology import Topology, check
@@ -31,17 +35,25 @@ from attune.catalog.rules import Rules
 from attune.database.group_commit import GroupCommit
 from attune.database.ownership import Ownership
 from attune.database.pool import Database
+from attune.events.idempotency import Keys
 from attune.events.ingest import Ingest
 from attune.executions.completion import Completion, Waiters
+from attune.executions.discards import fail_enforcement, fail_execution, leave_execution, let_others_go_on
 from attune.executions.processor import EnforcementProcessor
+from attune.executions.queries import Tenure
 from attune.executions.requests import Requests
 from attune.executions.scheduler import Scheduler
-from attune.rules.matcher import ConditionRules, Matcher, RuleCache
+from attune.executions.turns.turns import TurnRules
+from attune.rules.matcher import ConditionRules, Matcher, RuleCache, match_no_rule
 from attune.settings import Settings
 from attune.sources.timers.rules import TimerRules
 from attune.sources.timers.service import Timers
+from attune.telemetry.lag import LoopLag
+from attune.telemetry.metrics import Instruments
 from attune.telemetry.stages import Stages
-from attune.upkeep.recovery import recover
+from attune.upkeep.leases import Leases
+from attune.upkeep.metrics import BusMetrics, Metrics, pool, release, slots
+from attune.upkeep.recovery import Predecessor, recover, report
 from attune.upkeep.retention import Retention
 from attune.workers.environment import Surroundings
 from attune.workers.logs import Logs
@@ -49,6 +61,10 @@ from attune.workers.scripts import Scripts
 from attune.workers.worker import Worker
 
 log = structlog.get_logger()
+
+_LEASE_MARGIN = 30.0
+"""Seconds, beside the grace: what it takes to end a process and to record that."""
+_LAG_EVERY = 0.25
 
 
 class Engine:
@@ -62,50 +78,61 @@ class Engine:
         clock: Clock,
         topology: Topology,
         stages: Stages,
+        instruments: Instruments,
         worker_id: int,
         surroundings: Surroundings,
         logs: Logs,
         ownership: Ownership,
     ) -> None:
-        """Raises TopologyError when a message could get lost."""
+        """Raises TopologyError when a message could get lost, or what waits for it wait for ever."""
         self.database = database
         self.bus = Bus(database, topology, clock, lambda: ownership.is_held)
         self.writer: GroupCommit[Transaction] = GroupCommit(self.bus.transaction, self.bus.turns.first)
         self.definitions = Definitions()
-        self.rules = Rules(self.bus, [ConditionRules(), TimerRules()])
+        self.rules = Rules(self.bus, [ConditionRules(), TimerRules(), TurnRules()])
         self.installer = Installer(self.bus, self.rules)
+        self.keys = Keys(database, self.writer, clock)
         self.ingest = Ingest(self.writer, stages)
         self.requests = Requests(self.bus, self.writer)
         self.waiters = Waiters()
-        self.timers = Timers(self.bus, self.ingest, self.writer, clock)
+        self.timers = Timers(self.bus, self.ingest, self.writer, clock, instruments)
         self.worker = Worker(
-            worker_id=worker_id,
+            tenure=Tenure(worker_id, UUID(surroundings.boot), settings.worker.kill_grace + _LEASE_MARGIN),
             concurrency=settings.worker.concurrency,
             default_timeout=settings.worker.default_timeout,
             definitions=self.definitions,
             scripts=Scripts(surroundings, logs, clock, settings.worker.max_log_bytes, settings.worker.kill_grace),
             writer=self.writer,
             stages=stages,
+            instruments=instruments,
             clock=clock,
         )
+        self.metrics = self._metrics(instruments)
         self._settings = settings
         self._clock = clock
         self._ownership = ownership
+        self._lag = LoopLag(instruments.lagged, _LAG_EVERY)
         self._trace_days = TraceDays(self.bus, settings.bus.trace_days)
         self._sweep = Sweep(self.bus)
         self.retention = Retention(self.bus, self.definitions, logs, settings.retention)
-        consumers = self._consumers(stages)
+        self._leases = Leases(self.bus, self.worker.holds)
+        consumers = self._consumers(stages, instruments)
         listeners = self._listeners()
-        check(topology, {**{one.row: one.message for one in consumers}, **{one.row: one.message for one in listeners}})
+        discards = _discards()
+        taken = {**{one.row: one.message for one in consumers}, **{one.row: one.message for one in listeners}}
+        check(topology, taken, discards.keys())
+        self.dead_letters = DeadLetters(self.bus, discards)
         self._loops: list[ConsumerLoop | ListenerLoop] = [
             *(
-                ConsumerLoop(self.bus, consumer, max_attempts=settings.bus.max_attempts, ready=ownership.held)
+                ConsumerLoop(
+                    self.bus, consumer, instruments, max_attempts=settings.bus.max_attempts, ready=ownership.held
+                )
                 for consumer in consumers
             ),
             *(ListenerLoop(self.bus, listener) for listener in listeners),
         ]
 
-    def _consumers(self, stages: Stages) -> list[Consumer[Any]]:
+    def _consumers(self, stages: Stages, instruments: Instruments) -> list[Consumer[Any]]:
         worker = self.worker
         return [
             Consumer(
@@ -149,7 +176,7 @@ class Engine:
                 "attune.execution.completed.queue",
                 ExecutionCompleted,
                 "completion",
-                Completion(self.waiters, stages).handle,
+                Completion(self.definitions, self.waiters, stages, instruments, random.random).handle,
                 stage="complete",
             ),
         ]
@@ -161,19 +188,28 @@ class Engine:
             Listener("attune.rules.matcher.queue", RuleChanged, "rule cache", cache.hear),
         ]
 
-    async def prepare(self, packs: Sequence[Path], watched: Sequence[Path] = ()) -> None:
-        """Bring the database to where the pipeline can begin: partitions, packs, and the remains of an earlier boot.
+    def _metrics(self, instruments: Instruments) -> Metrics:
+        metrics = Metrics(self.database)
+        on_bus = BusMetrics(self.bus)
+        metrics.register(release(self.bus.clock.now()))
+        metrics.register(on_bus.collect)
+        metrics.register(instruments.collect)
+        metrics.register(slots(self.worker))
+        metrics.register(pool(self.database))
+        metrics.register_read(on_bus.read)
+        return metrics
+
+    async def prepare(
+        self, packs: Sequence[Path], watched: Sequence[Path] = (), predecessor: Predecessor | None = None
+    ) -> None:
+        """Bring the database to where the pipeline can begin: partitions, packs, and the remains of an earlier run.
         `packs` are folders of packs, `watched` such that hold some and are read again when they change."""
         await self._trace_days.once()
         self.folders = PackFolders(self.database, self.installer, self.definitions, self._clock, packs, watched)
         await self.folders.read()
-        recovered = await recover(self.bus)
-        if recovered.abandoned or recovered.cancelled:
-            log.warning(
-                "executions were running when Attune ended",
-                abandoned=recovered.abandoned,
-                cancelled=recovered.cancelled,
-            )
+        self.recovery = await recover(self.bus, self.definitions, predecessor)
+        for line in report(self.recovery):
+            log.warning(line)
         await self.bus.wake_for_retries()
 
     async def switch_rule(self, ref: str, *, enabled: bool) -> None:
@@ -195,8 +231,11 @@ class Engine:
                     taking.start_soon(self._fire_timers)
                     taking.start_soon(self._watch_packs)
                     taking.start_soon(self._sweep.run)
+                    taking.start_soon(self._leases.run)
                     taking.start_soon(self._trace_days.run)
                     taking.start_soon(self._retain)
+                    taking.start_soon(self.keys.run)
+                    taking.start_soon(self._lag.run)
                     try:
                         yield
                     finally:
@@ -230,3 +269,15 @@ class Engine:
         self.worker.abandon()
         with anyio.move_on_after(self._settings.worker.kill_grace + 5):
             await self.worker.idle()
+
+
+def _discards() -> dict[type[Message], Discard[Any]]:
+    """What ends when the dead letter of a message is discarded."""
+    return {
+        EventCreated: match_no_rule,
+        EnforcementCreated: fail_enforcement,
+        ExecutionRequested: fail_execution,
+        ExecutionDispatched: fail_execution,
+        ExecutionCancelRequested: leave_execution,
+        ExecutionCompleted: let_others_go_on,
+    }

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_origin
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from attune.base.errors import StartError
@@ -30,10 +30,10 @@ class _Section(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _refuse_booleans(cls, value: Any) -> Any:
-        # To pydantic true is 1, and no setting is a boolean so far.
-        if isinstance(value, bool):
-            raise ValueError("cannot be true or false")  # noqa: TRY004 - pydantic expects this one
+    def _refuse_booleans(cls, value: Any, info: ValidationInfo) -> Any:
+        # To pydantic true is 1.
+        if isinstance(value, bool) and cls.model_fields[str(info.field_name)].annotation is not bool:
+            raise ValueError("cannot be true or false")
         return value
 
 
@@ -166,6 +166,10 @@ class Packs(_Section):
     )
 
 
+class Metrics(_Section):
+    public: bool = Field(False, description="Whether everybody who reaches the server may read /metrics.")
+
+
 class Settings(BaseSettings):
     model_config = SettingsConfigDict(
         env_prefix=ENVIRONMENT_PREFIX, env_nested_delimiter="__", extra="forbid", frozen=True
@@ -179,6 +183,7 @@ class Settings(BaseSettings):
     retention: Retention = Retention()
     worker: Worker = Worker()
     packs: Packs = Packs()
+    metrics: Metrics = Metrics()
 
 
 def load(path: Path | None, overrides: Mapping[str, Any] | None = None) -> Settings:

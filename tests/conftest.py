@@ -4,8 +4,10 @@ import signal
 from collections.abc import AsyncIterator, Iterator
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import asyncpg
+import hypothesis
 import pytest
 
 from attune.database import migrate
@@ -17,6 +19,10 @@ from tests.support.folders import folder_for_servers
 # A shell that starts the tests in the background lets them ignore SIGINT, and what they start would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# How long an example takes says something about the machine, and nothing about the code.
+hypothesis.settings.register_profile("attune", deadline=None)
+hypothesis.settings.load_profile("attune")
+
 _numbers = count(1)
 
 # All that tests make. The bundled packs stay: to install them takes longer than most tests.
@@ -25,8 +31,23 @@ _CLEAR = """
     DELETE FROM attune.rule WHERE is_adhoc; DELETE FROM attune.pack WHERE ref NOT IN ('core', 'hello');
     DELETE FROM attune.revision; DELETE FROM attune.timer_skip; DELETE FROM attune.event;
     DELETE FROM attune.event_match; DELETE FROM attune.enforcement; DELETE FROM attune.execution;
-    DELETE FROM attune.execution_open;
+    DELETE FROM attune.execution_open; DELETE FROM attune.idempotency_key;
 """
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("torture", "the campaign against the server in tests/crash")
+    group.addoption("--torture-minutes", type=float, default=0, help="how long it lasts; without, a few blows")
+    group.addoption("--torture-seed", type=int, help="what chance begins with; without, something new")
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Print what the campaign came to, whether it passed or not."""
+    for outcome in ("passed", "failed"):
+        for report in terminalreporter.stats.get(outcome, ()):
+            for name, text in report.user_properties:
+                if name == "torture":
+                    terminalreporter.write_line(text)
 
 
 @pytest.fixture(scope="session")

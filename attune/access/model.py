@@ -36,6 +36,11 @@ class Caller:
     identity: Identity | None
 
     @property
+    def name(self) -> str:
+        """Who they are, for the log."""
+        return self.identity.login if self.identity else self.how
+
+    @property
     def id(self) -> int | None:
         """The id to credit with what they do."""
         return self.identity.id if self.identity else None

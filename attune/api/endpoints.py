@@ -12,6 +12,7 @@ from starlette.responses import Response
 
 from attune.access.model import Caller
 from attune.api.paging import Query
+from attune.events.model import Key
 
 Q = TypeVar("Q", bound=Query)
 B = TypeVar("B", bound=BaseModel | None)
@@ -41,16 +42,18 @@ class NoQuery(Query):
 
 @dataclass(frozen=True, slots=True)
 class Call(Generic[Q, B]):
-    """A request that was checked: who calls, and with what."""
+    """A request that was checked: who calls, and with what. With a `key` it is carried out once."""
 
     caller: Caller
     path: Mapping[str, Any]
     query: Q
     body: B
+    key: Key | None
     request: Request
 
 
 Handler = Callable[[Call[Any, Any]], Awaitable[Response]]
+Replay = Callable[[Call[Any, Any], int], Awaitable[Response]]
 
 
 class Answer(Enum):
@@ -68,6 +71,7 @@ class Answer(Enum):
 @dataclass(frozen=True, slots=True)
 class Endpoint:
     """A route. `path` is Starlette's; `{id}` in it is a number. `failure` is a status with a body like that of success.
+    `replay` answers a request from the id of what it has made before; a route that has it takes an Idempotency-Key.
 
     What stands here is what the OpenAPI document tells.
     """
@@ -83,6 +87,7 @@ class Endpoint:
     answer: Answer = Answer.DATA
     status: HTTPStatus = HTTPStatus.OK
     failure: HTTPStatus | None = None
+    replay: Replay | None = None
 
 
 SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})

@@ -11,6 +11,7 @@ from pydantic.json_schema import models_json_schema
 from attune import __version__
 from attune.api import problems
 from attune.api.endpoints import Access, Answer, Endpoint
+from attune.api.idempotency import HEADER, LONGEST, PATTERN, REPLAYED
 from attune.api.paging import LARGEST_ID, PageQuery
 
 PATH_PARAMETERS: Final[dict[str, dict[str, Any]]] = {
@@ -25,6 +26,8 @@ Send a token as `Authorization: Bearer …`; `POST /auth/login` gives one for a 
 `data`, a list as a page with `data` and `pagination`, an error as `application/problem+json`. Unknown fields and query
 parameters are refused. Every answer has an `X-Request-Id`."""
 
+_KEY = {"type": "string", "minLength": 1, "maxLength": LONGEST, "pattern": PATTERN}
+_WAS_REPLAYED = {"description": "The request was carried out before.", "schema": {"const": "true"}}
 _INTEGER, _BOOLEAN = {"type": "integer"}, {"type": "boolean"}
 
 _SHAPES: Final[dict[str, dict[str, Any]]] = {
@@ -106,7 +109,7 @@ def _operation(method: str, endpoint: Endpoint) -> dict[str, Any]:
         "tags": [_words(endpoint.path)[0]],
         "summary": endpoint.summary,
         "description": _for_whom(endpoint),
-        "parameters": [*_in_path(endpoint.path), *_in_query(endpoint)],
+        "parameters": [*_in_path(endpoint.path), *_in_query(endpoint), *_in_header(endpoint)],
         "responses": _responses(endpoint),
     }
     if endpoint.body is not None:
@@ -150,6 +153,10 @@ def _in_query(endpoint: Endpoint) -> list[dict[str, Any]]:
     ]
 
 
+def _in_header(endpoint: Endpoint) -> list[dict[str, Any]]:
+    return [] if endpoint.replay is None else [_parameter("header", HEADER, _KEY, required=False)]
+
+
 def _parameter(place: str, name: str, schema: Any, *, required: bool) -> dict[str, Any]:
     return {"name": name, "in": place, "required": required, "schema": schema}
 
@@ -166,6 +173,8 @@ def _present(schema: dict[str, Any], enums: dict[str, Any]) -> dict[str, Any]:
 
 def _responses(endpoint: Endpoint) -> dict[str, Any]:
     good = {"description": endpoint.status.phrase, **_content(endpoint)}
+    if endpoint.replay is not None:
+        good["headers"] = {REPLAYED: _WAS_REPLAYED}
     responses = {str(endpoint.status.value): good}
     if endpoint.failure is not None:
         responses[str(endpoint.failure.value)] = {**good, "description": endpoint.failure.phrase}

@@ -15,12 +15,14 @@ from starlette.routing import Match, Route
 
 from attune.api.authentication import Gate
 from attune.api.endpoints import Access, Call, Endpoint, Permission
+from attune.api.idempotency import answer_once, key_of
 from attune.api.paging import Query, id_of
 from attune.api.problems import HttpError, problem_response, unexpected_response
 from attune.base import json
 from attune.base.errors import AttuneError, BadInput, NotFound, Problem, StartError
 from attune.base.validation import problems_of
 from attune.database.ids import uuid7
+from attune.events.idempotency import Keys
 
 log = structlog.get_logger()
 
@@ -31,10 +33,11 @@ _LARGEST_PUBLIC_BODY = 16_384
 class Api:
     """Makes the application of endpoints."""
 
-    def __init__(self, endpoints: Iterable[Endpoint], gate: Gate, *, max_body_size: int) -> None:
+    def __init__(self, endpoints: Iterable[Endpoint], gate: Gate, keys: Keys, *, max_body_size: int) -> None:
         """Raises StartError for an endpoint that does not say who may use it."""
         self.endpoints = tuple(endpoints)
         self._gate = gate
+        self._keys = keys
         self._max_body_size = max_body_size
         for endpoint in self.endpoints:
             if not isinstance(endpoint.access, Access | Permission):
@@ -58,7 +61,7 @@ class Api:
             instance = str(uuid7())
             try:
                 call = await self._checked(request, endpoint)
-                response = await endpoint.handler(call)
+                response = await answer_once(self._keys, endpoint, call)
             except AttuneError as error:
                 response = problem_response(error, instance)
             except ClientDisconnect:
@@ -74,13 +77,9 @@ class Api:
     async def _checked(self, request: Request, endpoint: Endpoint) -> Call[Any, Any]:
         _refuse_ambiguous_host(request)
         caller = await self._gate.caller(request, endpoint)
-        return Call(
-            caller,
-            _path(request),
-            _query(request, endpoint.query),
-            await self._body(request, endpoint),
-            request,
-        )
+        path, query = _path(request), _query(request, endpoint.query)
+        body = await self._body(request, endpoint)
+        return Call(caller, path, query, body, key_of(request, endpoint, caller, query, body), request)
 
     async def _body(self, request: Request, endpoint: Endpoint) -> BaseModel | None:
         raw = await self._read(request, endpoint)

@@ -132,4 +132,9 @@ def _action(file: ActionFile, pack: PackFolder) -> Action:
         out_schema=file.output,
         output_format=file.output_format,
         timeout_seconds=file.timeout,
+        max_retries=file.max_retries,
+        retry_delay=file.retry_delay,
+        retry_backoff=file.retry_backoff,
+        retry_jitter=file.retry_jitter,
+        retry_on=[*file.retry_on],
     )

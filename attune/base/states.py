@@ -36,5 +36,7 @@ class EnforcementStatus(StrEnum):
     PROCESSED = "processed"
     DISABLED = "disabled"
     """Its rule, or what that needs, was gone or switched off by the time."""
+    SKIPPED = "skipped"
+    """An execution of the rule had not ended, and the rule says that they do not overlap."""
     FAILED = "failed"
     """The rule matched, and the parameters for its action cannot be filled in."""

@@ -83,6 +83,7 @@ class _Batch:
         self._connection = connection
         self._subjects = subjects
         self._now = datetime.now(UTC)
+        self._boot = uuid7()
         self._correlations = [uuid7() for _ in range(BATCH)]
         self._messages = [[uuid7() for _ in range(BATCH)] for _ in _HOPS]
 
@@ -175,7 +176,9 @@ class _Batch:
     async def _start(self, execution_ids: Sequence[int]) -> None:
         async with self._connection.transaction():
             await self._claim(3)
-            await self._connection.fetch(executions.START, execution_ids, self._now, self._subjects.worker)
+            await self._connection.fetch(
+                executions.START, execution_ids, self._now, self._subjects.worker, self._boot, _same(300.0), 35.0
+            )
             await self._settle(3)
 
     async def _finish(self, execution_ids: Sequence[int]) -> None:

@@ -26,7 +26,10 @@ Say = Callable[[str], None]
 
 MOST_IN_FLIGHT = 500
 
-_WARM_UP = 2.0
+WARM_UP = 2.0
+"""Seconds."""
+
+_LAG_EVERY = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +68,7 @@ async def measure(settings: Settings, seconds: float, rounds: int, say: Say) -> 
     with temporary_folder() as folder:
         say("starting a server of its own …")
         async with bench_server(settings, folder, recorder) as server:
-            await _flood(server, MOST_IN_FLIGHT, _WARM_UP)
+            await flood(server, MOST_IN_FLIGHT, WARM_UP)
             recorder.enabled = True
             measured = [await _round(server, 1, seconds, say)]
             recorder.enabled = False
@@ -95,12 +98,12 @@ async def measure(settings: Settings, seconds: float, rounds: int, say: Say) -> 
 
 
 async def _round(server: Serving, in_flight: int, seconds: float, say: Say) -> Round:
-    lag = LoopLag()
+    lags: list[float] = []
     begun_at = server.engine.bus.clock.now()
     begun = time.perf_counter()
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(lag.run)
-        took = await _flood(server, in_flight, seconds)
+        tasks.start_soon(LoopLag(lags.append, _LAG_EVERY).run)
+        took = await flood(server, in_flight, seconds)
         tasks.cancel_scope.cancel()
     elapsed = time.perf_counter() - begun
     async with server.engine.database.acquire() as connection:
@@ -110,7 +113,7 @@ async def _round(server: Serving, in_flight: int, seconds: float, say: Say) -> R
         round(len(took) / elapsed, 1),
         spread(took),
         {consumer: spread(times) for consumer, times in hops.items()},
-        Spread(round(1000 * lag.percentile(0.5), 2), round(1000 * lag.percentile(0.99), 2)),
+        spread(lags),
     )
     say(
         f"  {in_flight:>3} in flight: {measured.pipelines_per_second:,.0f} pipelines a second, "
@@ -119,7 +122,7 @@ async def _round(server: Serving, in_flight: int, seconds: float, say: Say) -> R
     return measured
 
 
-async def _flood(server: Serving, in_flight: int, seconds: float) -> list[float]:
+async def flood(server: Serving, in_flight: int, seconds: float) -> list[float]:
     """Keep so many pipelines going for some time; the seconds that each took."""
     deadline = time.perf_counter() + seconds
     took: list[float] = []

@@ -32,6 +32,7 @@ from attune.events import queries as events
 from attune.events.model import NewEvent
 from attune.executions import queries as executions
 from attune.executions.model import Finished, NewEnforcement, NewExecution
+from attune.executions.queries import Tenure
 from attune.executions.states import Step
 from attune.rules import queries as rules
 from attune.rules.queries import EventMatch
@@ -49,6 +50,7 @@ _TABLES = 4
 _BATCH = 500
 _DAYS = 30
 _PORTIONS = 10
+_TIMEOUT = 600.0
 _RESULT = '{"duration_ms":0,"succeeded":true,"exit_code":0}'
 
 
@@ -152,7 +154,7 @@ class _Bench:
         resolved = [(enforcement, EnforcementStatus.PROCESSED, None) for enforcement in made.values()]
         await executions.resolve_enforcements(connection, resolved, at)
         await executions.dispatch(connection, ran, worker, at)
-        await executions.start(connection, ran, worker, at)
+        await executions.start(connection, ran, [_TIMEOUT] * _BATCH, Tenure(worker, uuid7(), 0.0), at)
         ends = [Finished(one, action.ref, None, Step.COMPLETE, _RESULT, causes[0]) for one in ran]
         await executions.finish(connection, ends, at)
 

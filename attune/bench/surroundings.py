@@ -15,6 +15,7 @@ from attune.app import Serving, serving
 from attune.base.installation import Installation
 from attune.settings import Settings, load
 from attune.telemetry import logging
+from attune.telemetry.metrics import Instruments
 from attune.telemetry.stages import Stages
 
 TRIGGER = "bench.happening"
@@ -39,7 +40,9 @@ def temporary_folder() -> Iterator[Path]:
 
 
 @asynccontextmanager
-async def bench_server(settings: Settings, folder: Path, stages: Stages) -> AsyncIterator[Serving]:
+async def bench_server(
+    settings: Settings, folder: Path, stages: Stages, instruments: Instruments | None = None
+) -> AsyncIterator[Serving]:
     """A server with `settings`, but all in `folder` and with a rule from `bench.happening` to `core.noop`.
 
     It logs what a server with these settings would, to a file in the folder.
@@ -58,7 +61,7 @@ async def bench_server(settings: Settings, folder: Path, stages: Stages) -> Asyn
             update={name: getattr(settings, name).model_copy(update=update) for name, update in changes.items()}
         )
         with _logging_to(folder / "log", own):
-            async with serving(own, Installation(folder / "data"), stages=stages) as server:
+            async with serving(own, Installation(folder / "data"), stages=stages, instruments=instruments) as server:
                 yield server
 
 

@@ -104,5 +104,6 @@ async def _make(server: Serving, count: int, trigger: str, parameters: JsonObjec
                     action_params={},
                     trigger_params=parameters,
                     enabled=True,
+                    overlap="allow",
                 )
                 await engine.rules.create_in(transaction, version, spec, owner=None, is_adhoc=True)

@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
 from uuid import UUID
@@ -18,8 +17,8 @@ from attune.bus.broadcasts import Broadcasts
 from attune.bus.broker import Broker, MemoryBroker
 from attune.bus.counters import Counters
 from attune.bus.messages import Delivery, Message
-from attune.bus.topology import Topology
-from attune.bus.transaction import Routes, Transaction
+from attune.bus.topology import Queue, Topology
+from attune.bus.transaction import Routes, Traffic, Transaction
 from attune.bus.turns import Turns
 from attune.database.arrays import grouped
 from attune.database.pool import Connection, Database, DatabaseUnavailable, Row
@@ -39,6 +38,10 @@ class Unroutable(AttuneError):
     """A message has no queue: nobody would ever see it, so the change that causes it is refused as well."""
 
     code = "UNROUTABLE"
+
+
+class Unreadable(ValueError):
+    """A row holds no message of this release; the text says why."""
 
 
 class Bus:
@@ -115,26 +118,36 @@ class Bus:
             )
         return [(queue.of(message), queue.kind.is_durable) for queue in queues]
 
-    def committed(self, deliveries: Sequence[Delivery[Any]], broadcasts: Sequence[tuple[str, Message]]) -> None:
+    def queues(self, row: Queue) -> list[str]:
+        """The durable queues of a row of the topology: an addressed one has as many as there are receivers."""
+        return [name for name in self.broker.queues() if row.owns(name)]
+
+    def committed(self, traffic: Traffic) -> None:
         """Hand over what a commit has made true."""
         self.counters.commits += 1
-        self.broker.hand_over(deliveries)
+        self.counters.messages.update(traffic.messages)
+        self.broker.hand_over([*traffic.due, *traffic.returned])
         published = self.counters.published
-        for (kind, queue), group in grouped(deliveries, _published_as).items():
+        for (kind, queue), group in grouped(traffic.due, _published_as).items():
             published[kind, queue] += len(group)
-        for queue, message in broadcasts:
+        for delivery, due in traffic.later:
+            self.broker.wake_at(delivery.queue, due)
+            published[_published_as(delivery)] += 1
+        for queue, message in traffic.broadcasts:
             self.broadcasts.send(queue, message)
             published[type(message).__name__, queue] += 1
 
-    def doubted(self, deliveries: Sequence[Delivery[Any]], broadcasts: Sequence[tuple[str, Message]]) -> None:
+    def doubted(self, traffic: Traffic) -> None:
         """Let everybody look whether a commit has happened."""
         self.counters.commits += 1
         # And once more: a server that lost us in the middle of it may not have finished yet.
-        later = self.clock.now() + _SECOND_LOOK
-        for queue in {delivery.queue for delivery in deliveries}:
+        again = self.clock.now() + _SECOND_LOOK
+        for queue in {delivery.queue for delivery in (*traffic.due, *traffic.returned)}:
             self.broker.doubt(queue)
-            self.broker.wake_at(queue, later)
-        for queue in {queue for queue, _ in broadcasts}:
+            self.broker.wake_at(queue, again)
+        for delivery, due in traffic.later:
+            self.broker.wake_at(delivery.queue, due)
+        for queue in {queue for queue, _ in traffic.broadcasts}:
             self.broadcasts.doubt(queue)
 
     async def wake_for_retries(self) -> None:
@@ -144,36 +157,40 @@ class Bus:
                 if self.broker.has(queue):
                     self.broker.wake_at(queue, instant)
 
+    def message(self, kind: str, payload: str) -> Message:
+        """The message of a row, by its type and its payload. Raises Unreadable."""
+        found = self._classes.get(kind)
+        if found is None:
+            raise Unreadable(f"Message type {kind} is unknown to this release.")
+        try:
+            return found.model_validate(loads(payload))
+        except ValueError as error:  # it is no JSON for Python, or not the JSON of this message
+            raise Unreadable(f"The payload is none of {kind}: {error}") from error
+
     async def _load(self, queue: str, except_ids: Collection[UUID], limit: int) -> Sequence[Delivery[Any]]:
         async with self.database.acquire() as connection:
             while True:
                 rows = await queries.due(connection, queue, except_ids=except_ids, now=self.clock.now(), limit=limit)
-                deliveries = [self._read(row, queue) for row in rows]
-                unreadable = [found for found in deliveries if isinstance(found, _Unreadable)]
+                deliveries: list[Delivery[Any]] = []
+                unreadable: list[tuple[Row, str]] = []
+                for row in rows:
+                    try:
+                        message = self.message(row["message_type"], row["payload"])
+                    except Unreadable as error:
+                        unreadable.append((row, str(error)))
+                    else:
+                        deliveries.append(queries.delivery_of(row, queue, message))
                 if not unreadable:
-                    return [found for found in deliveries if isinstance(found, Delivery)]
-                for found in unreadable:
-                    log.error("a delivery cannot be read and is a dead letter now", queue=queue, error=found.error)
-                    await queries.bury(
-                        connection,
-                        queue,
-                        found.message_id,
-                        payload=found.payload,
-                        error=found.error,
-                        now=self.clock.now(),
-                    )
-                    self.counters.of(queue).dead += 1
+                    return deliveries
+                for row, fault in unreadable:
+                    await self._bury(connection, queue, row, fault)
 
-    def _read(self, row: Row, queue: str) -> "Delivery[Any] | _Unreadable":
-        message = self._classes.get(row["message_type"])
-        if message is None:
-            fault = f"Message type {row['message_type']} is unknown to this release."
-            return _Unreadable(row["message_id"], row["payload"], fault)
-        try:
-            return queries.delivery_of(row, queue, message.model_validate(loads(row["payload"])))
-        except ValueError as error:  # it is no JSON for Python, or not the JSON of this message
-            fault = f"The payload is none of {message.__name__}: {error}"
-            return _Unreadable(row["message_id"], row["payload"], fault)
+    async def _bury(self, connection: Connection, queue: str, row: Row, fault: str) -> None:
+        log.error("a delivery cannot be read and is a dead letter now", queue=queue, error=fault)
+        await queries.bury(
+            connection, queue, row["message_id"], payload=row["payload"], error=fault, now=self.clock.now()
+        )
+        self.counters.of(queue).dead += 1
 
 
 async def _begin(connection: Connection) -> None:
@@ -182,10 +199,3 @@ async def _begin(connection: Connection) -> None:
 
 def _published_as(delivery: Delivery[Any]) -> tuple[str, str]:
     return type(delivery.envelope.payload).__name__, delivery.queue
-
-
-@dataclass(frozen=True, slots=True)
-class _Unreadable:
-    message_id: UUID
-    payload: str
-    error: str

@@ -1,7 +1,7 @@
 """Consuming: batches in, one transaction each, explicit outcomes."""
 
-from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Generic, TypeVar, assert_never
@@ -17,6 +17,7 @@ from attune.bus.outcomes import DONE, Done, Outcome, Reject, Retry, back_off
 from attune.bus.queries import Attempts
 from attune.bus.transaction import Transaction
 from attune.database.pool import DatabaseUnavailable
+from attune.telemetry.metrics import Instruments
 
 log = structlog.get_logger()
 
@@ -61,6 +62,7 @@ class ConsumerLoop:
         self,
         bus: Bus,
         consumer: Consumer[Any],
+        instruments: Instruments,
         *,
         max_attempts: int,
         ready: Callable[[], Awaitable[None]],
@@ -68,6 +70,7 @@ class ConsumerLoop:
         """`ready` returns when this process may work on the database: it owns it and is not stopping."""
         self._bus = bus
         self._consumer = consumer
+        self._instruments = instruments
         self._max_attempts = max_attempts
         self._ready = ready
         bus.broker.declare(consumer.queue)
@@ -82,10 +85,19 @@ class ConsumerLoop:
                 log.debug("a queue cannot be read", queue=self._consumer.queue, error=str(error))
                 await self._bus.clock.sleep(_FIRST_PAUSE)
                 continue
-            await self._settle(self._take, self._consumer.handle)
+            await self._settle(self._take, self._handle)
 
     async def _take(self) -> Sequence[Delivery[Any]]:
         return self._bus.broker.take(self._consumer.queue, await self._consumer.capacity())
+
+    async def _handle(self, transaction: Transaction, batch: Sequence[Delivery[Any]]) -> Sequence[Outcome]:
+        """Let the consumer handle a batch, and note how long that took."""
+        clock = self._bus.clock
+        begun = clock.monotonic()
+        try:
+            return await self._consumer.handle(transaction, batch)
+        finally:
+            self._instruments.handled(self._consumer.name, clock.monotonic() - begun)
 
     async def _settle(
         self, take: Callable[[], Awaitable[Sequence[Delivery[Any]]]], handle: Handler[Any], *, is_last: bool = False
@@ -136,7 +148,7 @@ class ConsumerLoop:
         queue = self._consumer.queue
         taken_at = self._bus.clock.now()
         ids = [delivery.envelope.message_id for delivery in batch]
-        counts: Counter[str] = Counter()
+        settled: dict[str, list[Delivery[Any]]] = defaultdict(list)
         reach(f"{self._consumer.stage}.taken")
         # A batch is of one attempt. What waits for a later one by now is another delivery than this.
         async with self._bus.claiming(queue, ids, batch[0].attempt) as (transaction, claimed):
@@ -146,13 +158,18 @@ class ConsumerLoop:
                 outcomes = await handle(transaction, live)
                 for attempts in await self._apply(transaction, live, outcomes, taken_at):
                     transaction.record(attempts)
-                    counts[attempts.outcome] += len(attempts.deliveries)
+                    settled[attempts.outcome] += attempts.deliveries
         self._bus.broker.settle(queue, batch)
-        counters = self._bus.counters.of(queue)
-        counters.delivered += len(batch)
-        counters.done += counts["done"]
-        counters.retried += counts["retry"]
-        counters.dead += counts["dead"]
+        self._count(len(batch), settled)
+
+    def _count(self, delivered: int, settled: Mapping[str, Sequence[Delivery[Any]]]) -> None:
+        counters = self._bus.counters.of(self._consumer.queue)
+        counters.delivered += delivered
+        counters.done += len(settled["done"])
+        counters.retried += len(settled["retry"])
+        counters.dead += len(settled["dead"])
+        published = (delivery.envelope.timestamp for delivery in settled["done"])
+        self._instruments.done(self._consumer.name, published, self._bus.clock.now())
 
     async def _apply(
         self,
@@ -182,9 +199,9 @@ class ConsumerLoop:
             case Retry(after, reason) if delivery.attempt < self._max_attempts:
                 due = transaction.now + timedelta(seconds=after)
                 reason = _storable(reason)
-                # Now and not after the commit, whose answer may be lost: a look too many does no harm.
+                # Before the commit, whose answer may be lost: a look too many does no harm.
                 self._bus.broker.wake_at(delivery.queue, due)
-                await queries.insert_again(
+                await queries.insert_later(
                     transaction.connection, delivery, attempt=delivery.attempt + 1, available_at=due, error=reason
                 )
                 return "retry", reason

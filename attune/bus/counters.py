@@ -18,6 +18,8 @@ class QueueCounters:
 @dataclass(slots=True)
 class Counters:
     queues: dict[str, QueueCounters] = field(default_factory=dict)
+    messages: Counter[str] = field(default_factory=Counter)
+    """Those that were published, by type, whatever the number of their queues."""
     published: Counter[tuple[str, str]] = field(default_factory=Counter)
     """By message type and queue."""
     commits: int = 0

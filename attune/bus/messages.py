@@ -1,4 +1,7 @@
-"""The messages, each with its route. A message carries ids and refs; its consumer reads the rows it needs."""
+"""The messages, each with its route. A message carries ids and refs; its consumer reads the rows it needs.
+
+`event_created` goes along all the way, so that the worker need not read two rows to tell how long an event waited.
+"""
 
 from datetime import datetime
 from enum import StrEnum
@@ -105,6 +108,7 @@ class EnforcementCreated(Message, exchange="attune.executions", key="enforcement
     rule_id: int
     rule_ref: str
     trigger_ref: str
+    event_created: datetime | None = None
 
 
 class ExecutionRequested(Message, exchange="attune.executions", key="execution.requested", about="execution_id"):
@@ -114,6 +118,7 @@ class ExecutionRequested(Message, exchange="attune.executions", key="execution.r
     event_id: int | None
     rule_ref: str | None
     trigger_ref: str | None
+    event_created: datetime | None = None
 
 
 class ExecutionDispatched(
@@ -125,6 +130,7 @@ class ExecutionDispatched(
     event_id: int | None
     rule_ref: str | None
     trigger_ref: str | None
+    event_created: datetime | None = None
 
 
 class ExecutionCancelRequested(
@@ -184,3 +190,19 @@ class Delivery(NamedTuple, Generic[M]):
     def size(self) -> int:
         """About the bytes that it takes in memory."""
         return len(self.text) + _OVERHEAD
+
+
+class Letter(NamedTuple):
+    """A dead letter: a delivery that was given up after so many attempts, the last with `error`. `text` is its payload
+    as JSON, which this release need not be able to read."""
+
+    id: int
+    queue: str
+    message_id: UUID
+    cause: Cause
+    message_type: str
+    source: str
+    text: str
+    subject: str | None
+    error: str
+    published_at: datetime

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, TypeAlias
 from uuid import UUID
 
 from attune.base.json import dumps, loads, unstorable
-from attune.bus.messages import Cause, Delivery, Envelope, Message
+from attune.bus.messages import Cause, Delivery, Envelope, Letter, Message
 from attune.database.arrays import grouped, nullable
 from attune.database.paging import Page, Where, Window, fetch_page
 from attune.database.pool import Connection, Row, affected
@@ -136,10 +136,10 @@ async def begin_claiming(connection: Connection, queue: str, ids: Sequence[UUID]
     return frozenset(row["message_id"] for row in await connection.fetch(f"{claim} RETURNING message_id"))
 
 
-async def insert_again(
-    connection: Connection, delivery: Delivery[Any], *, attempt: int, available_at: datetime, error: str
+async def insert_later(
+    connection: Connection, delivery: Delivery[Any], *, attempt: int, available_at: datetime, error: str | None
 ) -> None:
-    """Store a claimed delivery again, for its next attempt."""
+    """Store a delivery for an attempt that is not due yet; `error` is what became of the attempt before, if any."""
     envelope = delivery.envelope
     await connection.execute(
         """
@@ -356,23 +356,79 @@ async def trace(connection: Connection, correlation_id: UUID) -> Sequence[Row]:
                attempt, 'waiting', error
           FROM attune.delivery
          WHERE correlation_id = $1
-         ORDER BY published_at, message_id, attempt
+         ORDER BY published_at, message_id, done_at, attempt
         """,
         correlation_id,
     )
 
 
-async def dead_letters_page(connection: Connection, window: Window) -> Page:
+_LETTER = """
+    id, queue, message_id, correlation_id, causation_id, depth, message_type, version, source, payload, subject,
+    attempts, error, published_at, created
+"""
+
+
+async def dead_letters_page(connection: Connection, where: Where, window: Window) -> Page:
     """A page of dead letters, the newest first."""
-    return await fetch_page(
-        connection,
-        "id, queue, message_id, correlation_id, causation_id, depth, message_type, source, payload, subject, attempts, "
-        "error, published_at, created",
-        "attune.dead_letter",
-        Where(),
-        window,
-        cursor="id",
-        descending=True,
+    return await fetch_page(connection, _LETTER, "attune.dead_letter", where, window, cursor="id", descending=True)
+
+
+async def dead_letter_row(connection: Connection, number: int) -> Row | None:
+    """Everything about one dead letter."""
+    return await connection.fetchrow(f"SELECT {_LETTER} FROM attune.dead_letter WHERE id = $1", number)
+
+
+async def next_dead_letters(connection: Connection, where: Where, limit: int) -> tuple[list[int], int]:
+    """The numbers of the oldest dead letters that fit, and how many more there are."""
+    rows = await connection.fetch(
+        f"SELECT id, count(*) OVER () AS total FROM attune.dead_letter{where.text} ORDER BY id LIMIT {limit}",
+        *where.arguments,
+    )
+    return [row["id"] for row in rows], rows[0]["total"] - len(rows) if rows else 0
+
+
+async def lock_dead_letters(connection: Connection, numbers: Sequence[int]) -> dict[int, Letter]:
+    """Those of some dead letters that are there; nobody else takes them until this transaction ends."""
+    rows = await connection.fetch(
+        f"SELECT {_LETTER} FROM attune.dead_letter WHERE id = ANY($1::bigint[]) ORDER BY id FOR UPDATE", numbers
+    )
+    return {row["id"]: letter_of(row) for row in rows}
+
+
+async def take_dead_letter(connection: Connection, number: int) -> Letter | None:
+    """Remove a dead letter; None when it is not there."""
+    row = await connection.fetchrow(f"DELETE FROM attune.dead_letter WHERE id = $1 RETURNING {_LETTER}", number)
+    return None if row is None else letter_of(row)
+
+
+async def restore_deliveries(connection: Connection, numbers: Sequence[int]) -> None:
+    """Make deliveries of dead letters again, as they were when they were published: due, at their first attempt."""
+    await connection.execute(
+        """
+        WITH gone AS (DELETE FROM attune.dead_letter WHERE id = ANY($1::bigint[]) RETURNING *)
+        INSERT INTO attune.delivery (queue, message_id, correlation_id, causation_id, depth, message_type, version,
+                                     source, payload, published_at, available_at, attempt)
+        SELECT queue, message_id, correlation_id, causation_id, depth, message_type, version, source, payload::json,
+               published_at, published_at, 1
+          FROM gone
+        """,
+        numbers,
+    )
+
+
+def letter_of(row: Row) -> Letter:
+    """The dead letter of a row with all its columns."""
+    return Letter(
+        row["id"],
+        row["queue"],
+        row["message_id"],
+        Cause(row["correlation_id"], row["causation_id"], row["depth"]),
+        row["message_type"],
+        row["source"],
+        row["payload"],
+        row["subject"],
+        row["error"],
+        row["published_at"],
     )
 
 
@@ -382,13 +438,24 @@ async def count_dead_letters(connection: Connection) -> int:
     return count
 
 
-async def dead_letters_about(connection: Connection, subjects: Sequence[str]) -> dict[str, int]:
-    """The newest dead letter of each subject that has one."""
+async def dead_letters_about(connection: Connection, subjects: Sequence[str]) -> dict[str, tuple[int, datetime]]:
+    """The newest dead letter of each subject that has one, and since when it is one."""
     rows = await connection.fetch(
-        "SELECT subject, max(id) AS id FROM attune.dead_letter WHERE subject = ANY($1::text[]) GROUP BY subject",
+        """
+        SELECT subject, max(id) AS id, max(created) AS created
+          FROM attune.dead_letter
+         WHERE subject = ANY($1::text[])
+         GROUP BY subject
+        """,
         subjects,
     )
-    return {row["subject"]: row["id"] for row in rows}
+    return {row["subject"]: (row["id"], row["created"]) for row in rows}
+
+
+async def dead_subjects(connection: Connection) -> dict[int, str | None]:
+    """What dead letters are about, by their numbers: the oldest thousand of them."""
+    rows = await connection.fetch("SELECT id, subject FROM attune.dead_letter ORDER BY id LIMIT 1000")
+    return {row["id"]: row["subject"] for row in rows}
 
 
 async def hop_times(connection: Connection, since: datetime) -> dict[str, list[float]]:

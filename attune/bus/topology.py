@@ -4,7 +4,8 @@ Every row says what the message class says as well: exchange and key. The redund
 where nobody publishes is found before the first message, not by somebody who wonders why nothing happens.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -61,6 +62,12 @@ class Queue:
         """The name of the queue that `message` goes to: this one, or the receiver's if it is addressed."""
         return self.name.format(**message.__dict__) if self.kind is QueueKind.ADDRESSED else self.name
 
+    def owns(self, name: str) -> bool:
+        """Whether this is the name of a queue of this row."""
+        if self.kind is not QueueKind.ADDRESSED:
+            return name == self.name
+        return re.fullmatch(re.sub(r"\\{.*?\\}", r"\\d+", re.escape(self.name)), name) is not None
+
     def takes(self, message: Message) -> bool:
         """Whether the key of `message` is one of its own."""
         return any(key.format(**message.__dict__) == message.routing_key() for key in self.keys)
@@ -75,6 +82,11 @@ class Topology:
     def routes(self) -> dict[type[Message], tuple[Queue, ...]]:
         """The queues of each message class: a message goes to those of them that take it."""
         return {message: tuple(self._bound(message)) for message in self.messages}
+
+    def row_of(self, queue: str, message: Message) -> Queue | None:
+        """The row of the queue of this name, if `message` goes there."""
+        bound = self._bound(type(message))
+        return next((row for row in bound if row.of(message) == queue and row.takes(message)), None)
 
     def _bound(self, message: type[Message]) -> Iterator[Queue]:
         for queue in self.queues:
@@ -154,13 +166,18 @@ TOPOLOGY = Topology(
 )
 
 
-def check(topology: Topology, consumers: Mapping[str, type[Message]]) -> None:
-    """Refuse a topology in which a message could get lost.
+def check(topology: Topology, consumers: Mapping[str, type[Message]], discards: Collection[type[Message]]) -> None:
+    """Refuse a topology in which a message could get lost, or what waits for one wait for ever.
 
-    `consumers` maps the queue name of a row to the message class that its consumer takes. Raises TopologyError that
-    names every broken row and what would mend it.
+    `consumers` maps the queue name of a row to the message class that its consumer takes; `discards` are the classes
+    whose dead letters can be discarded. Raises TopologyError that names every broken row and what would mend it.
     """
-    faults = [*_queue_faults(topology, consumers), *_message_faults(topology), *_consumer_faults(topology, consumers)]
+    faults = [
+        *_queue_faults(topology, consumers),
+        *_message_faults(topology),
+        *_consumer_faults(topology, consumers),
+        *_discard_faults(topology, discards),
+    ]
     if faults:
         raise TopologyError("The routing table is broken:\n" + "\n".join(f"  - {fault}" for fault in faults))
 
@@ -260,6 +277,18 @@ def _consumer_faults(topology: Topology, consumers: Mapping[str, type[Message]])
     for name in consumers:
         if name not in rows:
             yield f"consumer of {name}: the table has no such queue that may be consumed."
+
+
+def _discard_faults(topology: Topology, discards: Collection[type[Message]]) -> Iterator[str]:
+    for message in topology.messages:
+        if message.about and message not in discards:
+            yield (
+                f"message {message.__name__}: nothing ends what its {message.about} names when its dead letter is "
+                "discarded; register what does."
+            )
+    for message in discards:
+        if message not in topology.messages:
+            yield f"discard of {message.__name__}: the table has no such message."
 
 
 def _list(names: Iterable[str]) -> str:

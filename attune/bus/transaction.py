@@ -1,7 +1,9 @@
 """A database transaction that can publish: the message and the change that causes it are one."""
 
-from collections.abc import Callable, Sequence
-from datetime import datetime
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from typing import Any, Protocol, TypeAlias
 
 import structlog
@@ -20,6 +22,19 @@ Routes: TypeAlias = Sequence[tuple[str, bool]]
 """The names of queues, and whether a message in them is a row until its consumer commits."""
 
 
+@dataclass(slots=True)
+class Traffic:
+    """What a transaction sends. `messages` are numbers by type; `due` are deliveries, `later` those that become due at
+    a moment, `returned` those whose rows were put back into their queues; `broadcasts` are the names of queues and what
+    they are told."""
+
+    messages: Counter[str] = field(default_factory=Counter)
+    due: list[Delivery[Any]] = field(default_factory=list)
+    later: list[tuple[Delivery[Any], datetime]] = field(default_factory=list)
+    returned: list[Delivery[Any]] = field(default_factory=list)
+    broadcasts: list[tuple[str, Message]] = field(default_factory=list)
+
+
 class Carrier(Protocol):
     """Where a transaction's messages go."""
 
@@ -27,11 +42,11 @@ class Carrier(Protocol):
         """The queues of a message. Raises Unroutable when there are none."""
         ...
 
-    def committed(self, deliveries: Sequence[Delivery[Any]], broadcasts: Sequence[tuple[str, Message]]) -> None:
+    def committed(self, traffic: Traffic) -> None:
         """Take what a commit has made true."""
         ...
 
-    def doubted(self, deliveries: Sequence[Delivery[Any]], broadcasts: Sequence[tuple[str, Message]]) -> None:
+    def doubted(self, traffic: Traffic) -> None:
         """Take note of what a commit has made true, or not: nobody knows."""
         ...
 
@@ -39,29 +54,38 @@ class Carrier(Protocol):
 class Transaction:
     """Made by `Bus.transaction`. `now` is the time of all that it writes."""
 
-    __slots__ = ("_attempts", "_broadcasts", "_carrier", "_hints", "_published", "_stages", "connection", "now")
+    __slots__ = ("_attempts", "_carrier", "_hints", "_stages", "_traffic", "connection", "now")
 
     def __init__(self, connection: Connection, now: datetime, carrier: Carrier) -> None:
         self.connection = connection
         self.now = now
         self._carrier = carrier
         self._attempts: list[Attempts] = []
-        self._published: list[Delivery[Any]] = []
-        self._broadcasts: list[tuple[str, Message]] = []
+        self._traffic = Traffic()
         self._hints: list[Callable[[], None]] = []
         self._stages: list[str] = []
 
-    def publish(self, message: Message, cause: Cause, source: str) -> None:
-        """Send `message` when, and only when, this transaction commits. Raises Unroutable when no queue is bound."""
+    def publish(self, message: Message, cause: Cause, source: str, *, after: float = 0) -> None:
+        """Send `message` when, and only when, this transaction commits; a durable one may be delivered `after` some
+        seconds. Raises Unroutable when no queue is bound."""
         envelope = Envelope(uuid7(), cause, self.now, source, message)
         text = dumps(message.__dict__)
         if len(text) > MAX_SIZE:
             raise ValueError(f"{type(message).__name__}: {len(text)} characters; a message carries ids and refs.")
-        for name, is_durable in self._carrier.route(message):
-            if is_durable:
-                self._published.append(Delivery(name, envelope, text, 1))
+        routes = self._carrier.route(message)
+        self._traffic.messages[type(message).__name__] += 1
+        for name, is_durable in routes:
+            if not is_durable:
+                self._traffic.broadcasts.append((name, message))
+            elif after > 0:
+                due = self.now + timedelta(seconds=after)
+                self._traffic.later.append((Delivery(name, envelope, text, 1), due))
             else:
-                self._broadcasts.append((name, message))
+                self._traffic.due.append(Delivery(name, envelope, text, 1))
+
+    def give_back(self, deliveries: Iterable[Delivery[Any]]) -> None:
+        """Hand over, when this transaction commits, deliveries whose rows it has put back into their queues."""
+        self._traffic.returned.extend(deliveries)
 
     def does(self, stage: str) -> None:
         """Name something that this transaction does, for the crash points around its commit."""
@@ -77,7 +101,9 @@ class Transaction:
 
     async def flush(self, now: datetime) -> None:
         """Write what was published and what was recorded; `now` is when the attempts ended."""
-        await queries.insert_traffic(self.connection, self._attempts, self._published, now)
+        await queries.insert_traffic(self.connection, self._attempts, self._traffic.due, now)
+        for delivery, due in self._traffic.later:
+            await queries.insert_later(self.connection, delivery, attempt=1, available_at=due, error=None)
         self._reach("before_commit")
 
     async def commit(self) -> None:
@@ -85,12 +111,12 @@ class Transaction:
         try:
             ended = await self.connection.execute("COMMIT")
         except BaseException:
-            self._carrier.doubted(self._published, self._broadcasts)
+            self._carrier.doubted(self._traffic)
             raise
         if ended != "COMMIT":
             raise RuntimeError("A statement of this transaction failed and nobody minded: nothing of it was committed.")
         self._reach("committed")
-        self._carrier.committed(self._published, self._broadcasts)
+        self._carrier.committed(self._traffic)
         self._reach("handed_over")
         for hint in self._hints:
             try:

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import yaml
 
-from attune.catalog.model import Rule
+from attune.catalog.model import Overlap, Rule
 from attune.catalog.sources import Source
 
 _WIDTH: Final = 110
@@ -39,6 +39,7 @@ def rule_yaml(rule: Rule) -> str:
     if rule.description is not None:
         written["description"] = rule.description
     written["enabled"] = rule.enabled
+    written |= {"overlap": rule.overlap} if rule.overlap != Overlap.ALLOW else {}
     written["trigger_ref"] = rule.trigger_ref
     written |= {"trigger_params": rule.trigger_params} if rule.trigger_params else {}
     written |= {"conditions": rule.conditions} if rule.conditions != [] else {}

@@ -10,7 +10,7 @@ from attune.base import refs
 from attune.base.errors import Problem
 from attune.base.json import pointer
 from attune.base.schema import check_schema, is_json_schema, parameters, validate
-from attune.catalog.model import OutputFormat, Runtime
+from attune.catalog.model import Backoff, OutputFormat, Overlap, Runtime
 
 Object = dict[str, Any]
 """A JSON object. pydantic cannot follow our recursive type; what comes from YAML is JSON already."""
@@ -125,6 +125,11 @@ class ActionFile(File):
     parameter_format: Literal["json"] = "json"
     output_format: Annotated[OutputFormat, Field(strict=False)] = OutputFormat.TEXT
     timeout: Annotated[int, Field(ge=1, le=604_800)] | None = None
+    max_retries: Annotated[int, Field(ge=0, le=100)] = 0
+    retry_delay: Annotated[float, Field(ge=0, le=86_400)] = 10
+    retry_backoff: Annotated[Backoff, Field(strict=False)] = Backoff.CONSTANT
+    retry_jitter: Annotated[float, Field(ge=0, le=1)] = 0
+    retry_on: list[Literal["failed", "timeout", "abandoned"]] = ["failed", "timeout"]
 
     @property
     def runtime(self) -> Runtime:
@@ -141,6 +146,7 @@ class RuleFile(File):
     label: Label = ""
     description: str | None = None
     enabled: bool = True
+    overlap: Annotated[Overlap, Field(strict=False)] = Overlap.ALLOW
     conditions: Any = []
     action_params: Object = {}
     trigger_params: Object = {}

@@ -231,4 +231,5 @@ def spec_of_file(file: RuleFile, *, enabled: bool) -> RuleSpec:
         action_params=file.action_params,
         trigger_params=file.trigger_params,
         enabled=enabled,
+        overlap=file.overlap.value,
     )

@@ -25,6 +25,22 @@ class OutputFormat(StrEnum):
     JSONL = "jsonl"
 
 
+class Backoff(StrEnum):
+    """How the delays before the retries of an action grow."""
+
+    CONSTANT = "constant"
+    LINEAR = "linear"
+    EXPONENTIAL = "exponential"
+
+
+class Overlap(StrEnum):
+    """What becomes of a match while an execution of the same rule has not ended."""
+
+    ALLOW = "allow"
+    SKIP = "skip"
+    QUEUE = "queue"
+
+
 @dataclass(frozen=True, slots=True)
 class Definition:
     """What all definitions have. `_json` names the fields that are jsonb columns."""
@@ -80,7 +96,8 @@ class Trigger(Definition):
 
 @dataclass(frozen=True, slots=True)
 class Action(Definition):
-    """`timeout_seconds` None means the worker's default."""
+    """`timeout_seconds` None means the worker's default. `retry_delay` is in seconds; `retry_on` holds the states after
+    which it is tried again."""
 
     _json: ClassVar[frozenset[str]] = frozenset({"param_schema", "out_schema"})
 
@@ -92,6 +109,11 @@ class Action(Definition):
     out_schema: JsonObject
     output_format: str
     timeout_seconds: int | None
+    max_retries: int
+    retry_delay: float
+    retry_backoff: str
+    retry_jitter: float
+    retry_on: list[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +132,7 @@ class Rule(Definition):
     action_params: JsonObject
     trigger_params: JsonObject
     enabled: bool
+    overlap: str
     is_adhoc: bool
     owner_identity: int | None
 

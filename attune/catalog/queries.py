@@ -39,6 +39,7 @@ class RuleSpec:
     action_params: JsonObject
     trigger_params: JsonObject
     enabled: bool
+    overlap: str
 
 
 async def raise_version(connection: Connection) -> int:
@@ -153,10 +154,10 @@ async def insert_rule(
     row = await connection.fetchrow(
         """
         INSERT INTO attune.rule (ref, pack, pack_ref, label, description, action, action_ref, trigger, trigger_ref,
-                                 conditions, action_params, trigger_params, enabled, is_adhoc, owner_identity, created,
-                                 updated)
+                                 conditions, action_params, trigger_params, enabled, overlap, is_adhoc, owner_identity,
+                                 created, updated)
         SELECT $1, pack.id, pack.ref, $3, $4, action.id, action.ref, trigger.id, trigger.ref, $7, $8, $9, $10, $11, $12,
-               $13, $13
+               $13, $14, $14
           FROM attune.pack, attune.action, attune.trigger
          WHERE pack.ref = $2 AND action.ref = $5 AND trigger.ref = $6
             ON CONFLICT (ref) DO NOTHING
@@ -172,6 +173,7 @@ async def insert_rule(
         dumps(spec.action_params),
         dumps(spec.trigger_params),
         spec.enabled,
+        spec.overlap,
         is_adhoc,
         owner,
         now,
@@ -187,7 +189,7 @@ async def update_rule(connection: Connection, rule_id: int, spec: RuleSpec, now:
            SET label = $2, description = $3, conditions = $6, action_params = $7, trigger_params = $8, enabled = $9,
                action_ref = $4, action = (SELECT id FROM attune.action WHERE ref = $4),
                trigger_ref = $5, trigger = (SELECT id FROM attune.trigger WHERE ref = $5),
-               updated = $10
+               overlap = $10, updated = $11
          WHERE id = $1
         RETURNING *
         """,
@@ -200,6 +202,7 @@ async def update_rule(connection: Connection, rule_id: int, spec: RuleSpec, now:
         dumps(spec.action_params),
         dumps(spec.trigger_params),
         spec.enabled,
+        spec.overlap,
         now,
     )
     assert row is not None, "the caller holds the lock of the row"
@@ -300,19 +303,25 @@ async def upsert_action(
     action_id: int | None = await connection.fetchval(
         """
         INSERT INTO attune.action AS known (ref, pack, pack_ref, label, description, entrypoint, runtime_ref,
-                                            param_schema, out_schema, output_format, timeout_seconds, created, updated)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $12)
+                                            param_schema, out_schema, output_format, timeout_seconds, max_retries,
+                                            retry_delay, retry_backoff, retry_jitter, retry_on, created, updated)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $17)
             ON CONFLICT (ref) DO UPDATE
            SET pack = excluded.pack, pack_ref = excluded.pack_ref, label = excluded.label,
                description = excluded.description, entrypoint = excluded.entrypoint,
                runtime_ref = excluded.runtime_ref, param_schema = excluded.param_schema,
                out_schema = excluded.out_schema, output_format = excluded.output_format,
-               timeout_seconds = excluded.timeout_seconds, updated = excluded.updated
+               timeout_seconds = excluded.timeout_seconds, max_retries = excluded.max_retries,
+               retry_delay = excluded.retry_delay, retry_backoff = excluded.retry_backoff,
+               retry_jitter = excluded.retry_jitter, retry_on = excluded.retry_on, updated = excluded.updated
          WHERE (known.pack, known.label, known.description, known.entrypoint, known.runtime_ref, known.param_schema,
-                known.out_schema, known.output_format, known.timeout_seconds)
+                known.out_schema, known.output_format, known.timeout_seconds, known.max_retries, known.retry_delay,
+                known.retry_backoff, known.retry_jitter, known.retry_on)
                IS DISTINCT FROM
                (excluded.pack, excluded.label, excluded.description, excluded.entrypoint, excluded.runtime_ref,
-                excluded.param_schema, excluded.out_schema, excluded.output_format, excluded.timeout_seconds)
+                excluded.param_schema, excluded.out_schema, excluded.output_format, excluded.timeout_seconds,
+                excluded.max_retries, excluded.retry_delay, excluded.retry_backoff, excluded.retry_jitter,
+                excluded.retry_on)
         RETURNING id
         """,
         action.ref,
@@ -326,6 +335,11 @@ async def upsert_action(
         dumps(action.output),
         action.output_format.value,
         action.timeout,
+        action.max_retries,
+        action.retry_delay,
+        action.retry_backoff.value,
+        action.retry_jitter,
+        action.retry_on,
         now,
     )
     return action_id

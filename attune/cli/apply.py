@@ -16,7 +16,16 @@ if TYPE_CHECKING:
     from attune.catalog.formats import RuleFile
     from attune.catalog.yamls import YamlFile
 
-_COMPARED = ("label", "description", "trigger_ref", "trigger_params", "conditions", "action_ref", "action_params")
+_COMPARED = (
+    "label",
+    "description",
+    "overlap",
+    "trigger_ref",
+    "trigger_params",
+    "conditions",
+    "action_ref",
+    "action_params",
+)
 
 
 @dataclass(frozen=True, slots=True)

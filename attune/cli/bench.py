@@ -21,7 +21,8 @@ Json = Annotated[bool, typer.Option("--json", help="The report as JSON.")]
 @app.command()
 def pipeline(
     seconds: Annotated[float, typer.Option(help="Seconds a round.", min=1)] = 8.0,
-    rounds: Annotated[int, typer.Option(help="Rounds against the limit.", min=1)] = 3,
+    rounds: Annotated[int, typer.Option(help="Rounds against the limit, or with metrics and without.", min=1)] = 3,
+    metrics: Annotated[bool, typer.Option("--metrics", help="Measure what the metrics cost instead.")] = False,
     config: Config = None,
     as_json: Json = False,
 ) -> None:
@@ -29,6 +30,9 @@ def pipeline(
     from attune.bench.pipeline import Report, measure
     from attune.bench.surroundings import bench_settings
 
+    if metrics:
+        _compare_metrics(seconds, rounds, config, as_json=as_json)
+        return
     report: Report = _run(measure, bench_settings(config), seconds, rounds, say)
     if as_json:
         _print_json(report.as_json())
@@ -58,6 +62,33 @@ def pipeline(
         ("limit of the database", f"{report.limit_per_second:,.0f} over {report.limit_connections} connection(s)"),
         ("ratio to the limit", f"{report.ratio_to_limit:.2f}"),
         ("machine", f"{report.cpus} processors, Python {report.python}, PostgreSQL {report.postgres}"),
+    )
+
+
+def _compare_metrics(seconds: float, rounds: int, config: Path | None, *, as_json: bool) -> None:
+    from attune.bench.metrics import Report, measure
+    from attune.bench.surroundings import bench_settings
+
+    report: Report = _run(measure, bench_settings(config), seconds, rounds, say)
+    if as_json:
+        _print_json(report.as_json())
+        return
+    print_table(
+        [f"{report.in_flight} in flight", "with metrics", "without", "they cost"],
+        [
+            [
+                "pipelines a second",
+                f"{report.with_metrics.pipelines_per_second:,.0f}",
+                f"{report.without.pipelines_per_second:,.0f}",
+                f"{report.rate_cost_percent:.1f}%",
+            ],
+            [
+                "computing for each, µs",
+                f"{report.with_metrics.cpu_us:,.0f}",
+                f"{report.without.cpu_us:,.0f}",
+                f"{report.cpu_cost_percent:.1f}%",
+            ],
+        ],
     )
 
 

@@ -1,12 +1,14 @@
-"""`attune bus …`: the routing table, the queues, and the chain of a message."""
+"""`attune bus …`: the routing table, the queues, and the chain of a message; dead letters stand in `dead.py`."""
 
 from typing import Annotated, Any
 
 import typer
 
+from attune.cli import dead
 from attune.cli.common import Context, Format, command, print_table
 
 app = typer.Typer(name="bus", help="The bus: how messages travel, and where they wait.", no_args_is_help=True)
+app.add_typer(dead.app)
 
 
 @command(app, "topology")
@@ -54,13 +56,6 @@ def trace(
         [_hop(hop) for hop in hops],
         ["message", "queue", "by", "attempt", "outcome", "published_at", "delivered_at", "done_at", "error"],
     )
-
-
-@command(app, "dead")
-def dead(context: Context, limit: Annotated[int, typer.Option(help="How many, at most.", min=1)] = 50) -> None:
-    """List dead letters: deliveries that were given up."""
-    items = list(context.client.pages("/api/v1/bus/dead-letters", limit))
-    context.rows(items, ["id", "subject", "message_type", "queue", "attempts", "created", "error"])
 
 
 def _hop(hop: dict[str, Any]) -> dict[str, Any]:

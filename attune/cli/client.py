@@ -76,9 +76,11 @@ class Client:
                 return None
             raise
 
-    def send(self, method: str, path: str, body: Any = None, **query: Any) -> Any:
-        """The answer to a request that changes something."""
-        return self._send(method, path, query, body)
+    def send(
+        self, method: str, path: str, body: Any = None, *, idempotency_key: str | None = None, **query: Any
+    ) -> Any:
+        """The answer to a request that changes something; with a key, the first one again if it was sent before."""
+        return self._send(method, path, query, body, idempotency_key)
 
     def text(self, path: str, **query: Any) -> str:
         """An answer that is no JSON."""
@@ -100,8 +102,13 @@ class Client:
             if after is None:
                 return
 
-    def _send(self, method: str, path: str, query: Mapping[str, Any], body: Any = None) -> Any:
-        content = self._raw(method, path, query, body)
+    def count(self, path: str, **query: Any) -> int:
+        """How many items a list has."""
+        page = self._send("GET", path, {**query, "page_size": 1, "total": "exact"})
+        return int(page["pagination"]["total_items"])
+
+    def _send(self, method: str, path: str, query: Mapping[str, Any], body: Any = None, key: str | None = None) -> Any:
+        content = self._raw(method, path, query, body, key)
         try:
             answer = json.loads(content)
         except ValueError:
@@ -110,12 +117,16 @@ class Client:
             raise CommandError("What answers there is no Attune. Check --server and ATTUNE_API_URL.", Exit.UNREACHABLE)
         return answer
 
-    def _raw(self, method: str, path: str, query: Mapping[str, Any], body: Any = None) -> bytes:
+    def _raw(self, method: str, path: str, query: Mapping[str, Any], body: Any = None, key: str | None = None) -> bytes:
         sent = {name: value for name, value in query.items() if value is not None}
         target = f"{path}?{urlencode(sent, errors='surrogateescape')}" if sent else path
         headers = {"Accept": "application/json"}
         if body is not None:
             headers["Content-Type"] = "application/json"
+        if key is not None:
+            if not (key.isascii() and key.isprintable()):
+                raise CommandError("An idempotency key has printable ASCII characters only.", Exit.USAGE)
+            headers["Idempotency-Key"] = key
         connection, where, prefix = self._connect(headers)
         try:
             connection.request(method, prefix + target, None if body is None else json.dumps(body), headers)

@@ -74,6 +74,15 @@ class Context:
         print(yaml.safe_dump(value, sort_keys=False, allow_unicode=True), end="")  # noqa: T201 - data
 
 
+IdempotencyKey = Annotated[
+    str | None,
+    typer.Option(
+        metavar="KEY",
+        help="A name for this request: sent again within 24 hours, it is not carried out again.",
+        show_default=False,
+    ),
+]
+
 _COMMON = {
     "server": (
         str | None,

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from attune.cli.common import Context, command, json_argument, parameters
+from attune.cli.common import Context, IdempotencyKey, command, json_argument, parameters
 
 event = typer.Typer(name="event", help="Events: what happened.", no_args_is_help=True)
 enforcement = typer.Typer(name="enforcement", help="Enforcements: that a rule matched an event.", no_args_is_help=True)
@@ -38,11 +38,12 @@ def emit(
         list[str] | None, typer.Option("--param", "-p", help="name=value of the payload.", show_default=False)
     ] = None,
     payload: Annotated[str | None, typer.Option(help="The payload as JSON, or @file.", show_default=False)] = None,
+    idempotency_key: IdempotencyKey = None,
 ) -> None:
     """Say that something happened."""
     document = json_argument(payload, "the payload") if payload is not None and not param else None
     body = {"trigger_ref": trigger, "payload": document if document is not None else parameters(param or [], payload)}
-    created = context.client.send("POST", "/api/v1/events", body)["data"]
+    created = context.client.send("POST", "/api/v1/events", body, idempotency_key=idempotency_key)["data"]
     context.done(f"event {created['id']}; what became of it: attune why event {created['id']}", created)
 
 

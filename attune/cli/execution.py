@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from attune.cli.client import Client
-from attune.cli.common import Context, Format, command, parameters
+from attune.cli.common import Context, Format, IdempotencyKey, command, parameters
 from attune.cli.talk import CommandError, Exit, is_read, say
 
 app = typer.Typer(name="execution", help="Executions: what ran, runs, or waits.", no_args_is_help=True)
@@ -15,6 +15,13 @@ app = typer.Typer(name="execution", help="Executions: what ran, runs, or waits."
 Id = Annotated[int, typer.Argument(min=1, help="The id of the execution.")]
 Ref = Annotated[str | None, typer.Option(help="Only those of this ref, or of `pack.*`.", show_default=False)]
 Status = Annotated[str | None, typer.Option(help="Only those in this state.", show_default=False)]
+
+Param = Annotated[
+    list[str] | None,
+    typer.Option("--param", "-p", help="name=value; the value is JSON or text.", show_default=False),
+]
+Params = Annotated[str | None, typer.Option(help="Parameters as JSON, or @file.", show_default=False)]
+Wait = Annotated[bool, typer.Option("--wait/--detach", help="Wait for its end and show its result.")]
 
 _TERMINAL = {"completed", "failed", "cancelled", "timeout", "abandoned"}
 _LAST_LINES = 10
@@ -108,20 +115,38 @@ def cancel(context: Context, execution_id: Id) -> None:
     context.done(f"execution {execution_id} is {execution['status']}", execution)
 
 
+@command(app, "rerun")
+def rerun(
+    context: Context,
+    execution_id: Id,
+    param: Param = None,
+    params: Params = None,
+    wait: Wait = True,
+) -> None:
+    """Do once more what an execution did, with the same parameters, or with others for those that are given."""
+    body = {"parameters": parameters(param or [], params)}
+    execution = context.client.send("POST", f"/api/v1/executions/{execution_id}/rerun", body)["data"]
+    _see_through(context, execution, wait=wait)
+
+
 def run(
     context: Context,
     action: Annotated[str, typer.Argument(help="The ref of the action.")],
-    param: Annotated[
-        list[str] | None,
-        typer.Option("--param", "-p", help="name=value; the value is JSON or text.", show_default=False),
-    ] = None,
-    params: Annotated[str | None, typer.Option(help="All parameters as JSON, or @file.", show_default=False)] = None,
-    wait: Annotated[bool, typer.Option("--wait/--detach", help="Wait for its end and show its result.")] = True,
+    param: Param = None,
+    params: Params = None,
+    wait: Wait = True,
+    idempotency_key: IdempotencyKey = None,
 ) -> None:
     """Run an action."""
     body = {"action_ref": action, "parameters": parameters(param or [], params)}
     # Without waiting: who ends the wait is to know which execution goes on.
-    execution = context.client.send("POST", "/api/v1/executions/execute", body)["data"]
+    path = "/api/v1/executions/execute"
+    execution = context.client.send("POST", path, body, idempotency_key=idempotency_key)["data"]
+    _see_through(context, execution, wait=wait)
+
+
+def _see_through(context: Context, execution: dict[str, Any], *, wait: bool) -> None:
+    """Wait for the end of an execution, if that is wanted, show it, and leave with 1 when it did not complete."""
     try:
         while wait and execution["status"] not in _TERMINAL:
             execution = context.client.get(f"/api/v1/executions/{execution['id']}", wait=_WAIT)
@@ -143,6 +168,8 @@ def _tell(execution: dict[str, Any]) -> None:
     result = execution["result"] or {}
     if result.get("error"):
         say(result["error"])
+    if execution["retried_as"]:
+        say(f"it is tried again as execution {execution['retried_as']}")
     if result.get("data") is not None:
         import json
 

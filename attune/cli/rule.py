@@ -19,6 +19,7 @@ Ref = Annotated[str, typer.Argument(help="The ref of the rule: pack.name.")]
 Pairs = Annotated[list[str] | None, typer.Option(help="name=value; the value is JSON or text.", show_default=False)]
 Conditions = Annotated[str | None, typer.Option(help="JSON, or @file.", show_default=False)]
 # Triggers whose times are those of a zone.
+_OVERLAP = "While an execution of the rule has not ended: allow another one, skip it, or queue it."
 _BY_THE_WALL = ("core.crontimer", "core.rruletimer", "core.datetimetimer")
 
 When = Annotated[str | None, typer.Option(help="A condition as an expression.", show_default=False)]
@@ -56,6 +57,7 @@ def create(
     action_param: Pairs = None,
     conditions: Conditions = None,
     when: When = None,
+    overlap: Annotated[str, typer.Option(help=_OVERLAP)] = "allow",
     disabled: Annotated[bool, typer.Option("--disabled", help="Do not switch it on yet.")] = False,
 ) -> None:
     """Make a rule. Times of day are in the time zone of this machine, unless the trigger is given another."""
@@ -75,6 +77,7 @@ def create(
         "action_params": parameters(action_param or [], None),
         "conditions": _conditions(conditions, when),
         "enabled": not disabled,
+        "overlap": overlap,
     }
     _saved(context, context.client.send("POST", "/api/v1/rules", body))
     if needs_zone:
@@ -94,6 +97,7 @@ def edit(
     action_param: Pairs = None,
     conditions: Conditions = None,
     when: When = None,
+    overlap: Annotated[str | None, typer.Option(help=_OVERLAP, show_default=False)] = None,
 ) -> None:
     """Change a rule. Parameters that are given replace those of the same name."""
     before = context.client.get(_path(ref))
@@ -103,6 +107,7 @@ def edit(
         "label": label,
         "description": description,
         "conditions": _conditions(conditions, when),
+        "overlap": overlap,
     }
     if trigger_param:
         body["trigger_params"] = before["trigger_params"] | parameters(trigger_param, None)

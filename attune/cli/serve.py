@@ -99,6 +99,7 @@ def config_file(given: Path | None) -> tuple[Path | None, str]:
 
 def _banner(server: "Serving", remark: str) -> str:
     from attune.app import is_exposed
+    from attune.upkeep.recovery import report
 
     about, public_url = server.about, server.settings.server.public_url
     lines = [
@@ -110,6 +111,7 @@ def _banner(server: "Serving", remark: str) -> str:
         f"  packs        {', '.join(server.settings.packs.dirs) or Installation(Path(about.data)).packs}",
         f"  {remark}",
     ]
+    lines += [f"  recovered    {line}" for line in report(server.engine.recovery)]
     if about.anonymous == "read":
         lines.append("  anonymous    everybody on this machine may read definitions, events and executions")
     if is_exposed(server.settings):

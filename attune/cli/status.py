@@ -24,7 +24,7 @@ def status_lines(found: Found) -> Iterator[str]:
     yield from _section(f"executions that run: {found['running_executions']}", map(_running, found["running"]))
     yield from _section(f"waiting deliveries: {found['waiting_deliveries']}", map(_queue, found["queues"]))
     if found["dead_letters"]:
-        yield from _section(f"dead letters: {found['dead_letters']}", ["attune bus dead"])
+        yield from _section(f"dead letters: {found['dead_letters']}", ["attune bus dead list"])
     yield from _section("failed in the last day:" if found["failing"] else "", _failing(found["failing"]))
     yield from _section(f"timers: {found['waiting_timers']}", map(_timer, found["timers"]))
     broken = broken_packs(found)

@@ -38,13 +38,21 @@ def story_lines(told: dict[str, Any]) -> Iterator[str]:
     for state in told["states"]:
         yield f"{local(state['at'])}  {state['status']:<{width}}  {_while(state)}".rstrip()
     if execution["waiting_for"]:
-        yield f"it waits for {execution['waiting_for']}"
+        yield f"it waits for {execution['waiting_for']}, since {local(execution['waiting_since'])}"
     yield from _end(execution)
+    if execution["retried_as"]:
+        retry = execution["retried_as"]
+        yield f"it was tried again: execution {retry}   (attune why execution {retry})"
     if told["stderr"]:
         yield f"\nthe last lines of stderr:\n{told['stderr'].rstrip()}"
 
 
 def _cause(event: Any, enforcement: Any, execution: dict[str, Any]) -> Iterator[str]:
+    if execution["retry_count"]:
+        first, reason = execution["original_execution"], execution["retry_reason"]
+        yield f"retry {execution['retry_count']} of execution {first}; the attempt before it ended: {reason}"
+    elif execution["original_execution"]:
+        yield f"execution {execution['original_execution']} once more"
     if execution["enforcement"] is None:
         asked = f"by execution {execution['parent']}" if execution["parent"] else "by somebody, without a rule"
         yield f"asked for {asked}"

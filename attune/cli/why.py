@@ -133,7 +133,9 @@ def _lines(explanation: dict[str, Any]) -> Iterator[str]:
     if explanation["state"] == "waiting":
         yield "  it waits for the rule matcher; this is what the rules would come to now"
     if explanation["state"] == "dead":
-        yield f"  the rule matcher gave it up: see dead letter {explanation['dead_letter']}"
+        yield f"  the rule matcher gave it up: attune bus dead show {explanation['dead_letter']}"
+    if explanation["state"] == "discarded":
+        yield "  this is what the rules would have come to"
     if explanation["note"]:
         yield f"  {explanation['note']}"
     for rule in explanation["rules"]:
@@ -164,4 +166,5 @@ def _consequence(rule: dict[str, Any]) -> Iterator[str]:
         yield f"  enforcement {enforcement['id']} is {enforcement['status']}{reason}"
     if execution is not None:
         error = f": {execution['error']}" if execution["error"] else ""
-        yield f"  execution {execution['id']} is {execution['status']}{error}"
+        attempt = f", attempt {execution['attempts']}," if execution["attempts"] > 1 else ""
+        yield f"  execution {execution['id']}{attempt} is {execution['status']}{error}"

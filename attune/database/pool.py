@@ -77,6 +77,7 @@ class Database:
     ) -> None:
         """`is_remote`: there is a network between us and it. `acquire_timeout`: seconds to wait for a connection."""
         self.dsn = dsn
+        self.max_connections = max_connections
         self._acquire_timeout = acquire_timeout
         self._databases = databases.Database(
             "postgresql://",

@@ -9,7 +9,8 @@ from attune.bus.messages import EventCreated
 from attune.bus.transaction import Transaction
 from attune.database.group_commit import GroupCommit
 from attune.events import queries
-from attune.events.model import NewEvent
+from attune.events.idempotency import Keyed, Taken, write_once
+from attune.events.model import Key, NewEvent
 from attune.telemetry.stages import Stages
 
 
@@ -26,9 +27,17 @@ class Ingest:
         self._writer = writer
         self._stages = stages
 
-    async def accept(self, event: NewEvent) -> Accepted:
-        """The event's id and time, once it is committed: it will have every enforcement that its rules ask for."""
-        return await self._writer.submit(self.record, event)
+    async def accept(self, event: NewEvent, key: Key | None = None) -> Accepted:
+        """The event's id and time, once it is committed: it will have every enforcement that its rules ask for.
+
+        With a `key` it is recorded once. Raises Taken when it was before.
+        """
+        if key is None:
+            return await self._writer.submit(self.record, event)
+        accepted = await self._writer.submit(self._record_once, (event, key))
+        if accepted is None:
+            raise Taken
+        return accepted
 
     async def record(self, transaction: Transaction, events: Sequence[NewEvent]) -> Sequence[Accepted]:
         """Record and publish events in a transaction; what they became, in their order."""
@@ -43,3 +52,8 @@ class Ingest:
                     partial(self._stages.log, "event accepted", event=event_id, trigger=event.trigger_ref)
                 )
         return [Accepted(event_id, transaction.now) for event_id in ids]
+
+    async def _record_once(
+        self, transaction: Transaction, events: Sequence[Keyed[NewEvent]]
+    ) -> Sequence[Accepted | None]:
+        return await write_once(transaction, events, self.record, lambda accepted: accepted.id)

@@ -41,3 +41,26 @@ class Event(NamedTuple):
     causation_id: UUID | None
     depth: int
     created: datetime
+
+
+class Key(NamedTuple):
+    """What a caller has named a request with. `scope` is who calls and the route; `fingerprint` is the same for the
+    same request."""
+
+    scope: str
+    key: str
+    fingerprint: bytes
+
+    @property
+    def name(self) -> tuple[str, str]:
+        """What no two requests have in common."""
+        return self.scope, self.key
+
+
+class Kept(NamedTuple):
+    """A request that was carried out. `subject` is the id of what it made; `answer` the body of its first answer, None
+    when it had none."""
+
+    fingerprint: bytes
+    subject: int
+    answer: str | None

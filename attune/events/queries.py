@@ -1,4 +1,4 @@
-"""The statements on `attune.event`."""
+"""The statements on `attune.event` and `attune.idempotency_key`."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -7,7 +7,7 @@ from attune.base.json import loads
 from attune.database.arrays import grouped, nullable
 from attune.database.paging import Page, Where, Window, fetch_page
 from attune.database.pool import Connection, Row, affected
-from attune.events.model import Event, NewEvent
+from attune.events.model import Event, Kept, Key, NewEvent
 
 RESERVE_IDS = "SELECT nextval('attune.event_id_seq') AS id FROM generate_series(1, $1)"
 
@@ -30,6 +30,41 @@ READ_WITH_VERSION = f"""
     SELECT {COLUMNS}, (SELECT version FROM attune.definition_version) AS definition_version
       FROM attune.event
      WHERE id = ANY($1::bigint[])
+"""
+
+READ_KEY = """
+    SELECT fingerprint, subject, answer FROM attune.idempotency_key WHERE scope = $1 AND key = $2 AND created > $3
+"""
+
+CLAIM_KEYS = """
+    INSERT INTO attune.idempotency_key AS k (scope, key, fingerprint, created)
+    SELECT scope, key, fingerprint, $1 FROM unnest($3::text[], $4::text[], $5::bytea[]) AS new (scope, key, fingerprint)
+        ON CONFLICT (scope, key) DO UPDATE
+       SET fingerprint = excluded.fingerprint, subject = NULL, answer = NULL, created = excluded.created
+     WHERE k.created <= $2
+    RETURNING scope, key
+"""
+
+# `ANY` beside the join: the planner shall not read the table from end to end.
+NAME_SUBJECTS = """
+    UPDATE attune.idempotency_key AS k
+       SET subject = new.subject
+      FROM unnest($1::text[], $2::text[], $3::bigint[]) AS new (scope, key, subject)
+     WHERE k.scope = ANY($1::text[]) AND k.key = ANY($2::text[]) AND k.scope = new.scope AND k.key = new.key
+"""
+
+KEEP_ANSWERS = """
+    UPDATE attune.idempotency_key AS k
+       SET answer = new.answer
+      FROM unnest($1::text[], $2::text[], $3::text[]) AS new (scope, key, answer)
+     WHERE k.scope = ANY($1::text[]) AND k.key = ANY($2::text[]) AND k.scope = new.scope AND k.key = new.key
+       AND k.answer IS NULL
+"""
+
+FORGET_KEYS = """
+    DELETE FROM attune.idempotency_key
+     WHERE ctid = ANY(ARRAY(SELECT ctid FROM attune.idempotency_key WHERE created <= $1 ORDER BY created LIMIT $2
+                               FOR UPDATE SKIP LOCKED))
 """
 
 
@@ -121,6 +156,52 @@ async def instants(connection: Connection, ids: Sequence[int]) -> dict[int, date
         "SELECT id, scheduled_at FROM attune.event WHERE id = ANY($1::bigint[]) AND scheduled_at IS NOT NULL", ids
     )
     return {row["id"]: row["scheduled_at"] for row in rows}
+
+
+async def claim_keys(
+    connection: Connection, keys: Sequence[Key], now: datetime, outdated: datetime
+) -> set[tuple[str, str]]:
+    """Take keys, each named once; the names of those that were free, or not in use since `outdated`."""
+    rows = await connection.fetch(
+        CLAIM_KEYS,
+        now,
+        outdated,
+        [key.scope for key in keys],
+        [key.key for key in keys],
+        [key.fingerprint for key in keys],
+    )
+    return {(row["scope"], row["key"]) for row in rows}
+
+
+async def name_subjects(connection: Connection, made: Sequence[tuple[Key, int]]) -> None:
+    """Note what was made under keys."""
+    await connection.execute(
+        NAME_SUBJECTS,
+        [key.scope for key, _ in made],
+        [key.key for key, _ in made],
+        [subject for _, subject in made],
+    )
+
+
+async def keep_answers(connection: Connection, answers: Sequence[tuple[Key, str]]) -> None:
+    """Note the answers under keys that have none yet."""
+    await connection.execute(
+        KEEP_ANSWERS,
+        [key.scope for key, _ in answers],
+        [key.key for key, _ in answers],
+        [answer for _, answer in answers],
+    )
+
+
+async def kept(connection: Connection, key: Key, outdated: datetime) -> Kept | None:
+    """What was carried out under a key since `outdated`."""
+    row = await connection.fetchrow(READ_KEY, key.scope, key.key, outdated)
+    return None if row is None else Kept(row["fingerprint"], row["subject"], row["answer"])
+
+
+async def forget_keys(connection: Connection, outdated: datetime, limit: int) -> int:
+    """Delete keys that are not in use since `outdated`, `limit` at most; how many that were."""
+    return affected(await connection.execute(FORGET_KEYS, outdated, limit))
 
 
 async def delete(connection: Connection, ids: Sequence[int]) -> int:

@@ -78,6 +78,12 @@ class Execution:
     status: ExecutionStatus
     result: Json
     original_execution: int | None
+    retry_count: int
+    retry_reason: str | None
+    not_before: datetime | None
+    boot: UUID | None
+    deadline: datetime | None
+    lease_until: datetime | None
     correlation_id: UUID
     causation_id: UUID | None
     depth: int

@@ -12,6 +12,7 @@ from attune.catalog.definitions import Definitions
 from attune.catalog.model import Action
 from attune.executions import queries
 from attune.executions.model import Enforcement, NewExecution
+from attune.executions.turns.turns import Admission
 from attune.telemetry.stages import Stages
 
 SOURCE = "enforcement processor"
@@ -31,6 +32,8 @@ class EnforcementProcessor:
             transaction.connection, [delivery.message.enforcement_id for delivery in batch]
         )
         await self._definitions.follow(transaction.connection, version)
+        rules = self._definitions.rules.by_id
+        admission = await Admission.to(transaction, (rules[one.rule] for one in found.values() if one.rule in rules))
         wanted: dict[int, tuple[Delivery[EnforcementCreated], NewExecution]] = {}
         decisions: list[tuple[int, EnforcementStatus, str | None]] = []
         outcomes: list[Outcome] = []
@@ -42,30 +45,35 @@ class EnforcementProcessor:
             outcomes.append(DONE)
             if enforcement.status is not EnforcementStatus.CREATED:
                 continue
-            decided = self._decide(enforcement, delivery)
-            if isinstance(decided, str):
-                decisions.append((enforcement.id, EnforcementStatus.DISABLED, decided))
-            else:
+            decided = self._decide(enforcement, delivery, admission)
+            if isinstance(decided, NewExecution):
                 decisions.append((enforcement.id, EnforcementStatus.PROCESSED, None))
                 wanted[enforcement.id] = (delivery, decided)
+            else:
+                decisions.append((enforcement.id, *decided))
         if wanted:
-            await self._request(transaction, wanted)
+            await self._request(transaction, wanted, admission)
         if decisions:
             await queries.resolve_enforcements(transaction.connection, decisions, transaction.now)
         return outcomes
 
-    def _decide(self, enforcement: Enforcement, delivery: Delivery[EnforcementCreated]) -> NewExecution | str:
-        """The execution of an enforcement, or why it has none."""
+    def _decide(
+        self, enforcement: Enforcement, delivery: Delivery[EnforcementCreated], admission: Admission
+    ) -> NewExecution | tuple[EnforcementStatus, str]:
+        """The execution of an enforcement, or what becomes of it instead, and why."""
         rule = self._definitions.rules.by_id.get(enforcement.rule)
         if rule is None:
-            return f"the rule {enforcement.rule_ref} was deleted"
+            return EnforcementStatus.DISABLED, f"the rule {enforcement.rule_ref} was deleted"
         if not rule.enabled:
-            return f"the rule {rule.ref} was disabled"
+            return EnforcementStatus.DISABLED, f"the rule {rule.ref} was disabled"
         action = self._definitions.actions.by_ref.get(rule.action_ref)
         if action is None:
-            return f"there is no action {rule.action_ref}"
+            return EnforcementStatus.DISABLED, f"there is no action {rule.action_ref}"
         if rule.trigger_ref not in self._definitions.triggers.by_ref:
-            return f"there is no trigger {rule.trigger_ref}"
+            return EnforcementStatus.DISABLED, f"there is no trigger {rule.trigger_ref}"
+        refusal = admission.refusal(rule, enforcement.id)
+        if refusal is not None:
+            return EnforcementStatus.SKIPPED, refusal
         return NewExecution(
             action=action.id,
             action_ref=action.ref,
@@ -81,11 +89,18 @@ class EnforcementProcessor:
         return dumps(checker.complete(loads(config))) if checker.defaults else config
 
     async def _request(
-        self, transaction: Transaction, wanted: dict[int, tuple[Delivery[EnforcementCreated], NewExecution]]
+        self,
+        transaction: Transaction,
+        wanted: dict[int, tuple[Delivery[EnforcementCreated], NewExecution]],
+        admission: Admission,
     ) -> None:
         new = [execution for _, execution in wanted.values()]
         ids = await queries.insert_executions(transaction.connection, new, transaction.now)
+        held = await admission.settle(transaction, ids)
         for enforcement_id, execution_id in ids.items():
+            if execution_id in held:
+                # Whoever has the turn passes it on when it ends.
+                continue
             delivery, execution = wanted[enforcement_id]
             transaction.publish(
                 ExecutionRequested(
@@ -95,6 +110,7 @@ class EnforcementProcessor:
                     event_id=delivery.message.event_id,
                     rule_ref=delivery.message.rule_ref,
                     trigger_ref=delivery.message.trigger_ref,
+                    event_created=delivery.message.event_created,
                 ),
                 execution.cause,
                 SOURCE,

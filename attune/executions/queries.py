@@ -1,11 +1,14 @@
 """The statements on `attune.enforcement`, `attune.execution`, `attune.execution_open` and `attune.worker`."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 from uuid import UUID
 
 from attune.base.json import JsonObject, loads
-from attune.base.states import EnforcementStatus, ExecutionStatus
+from attune.base.states import TERMINAL, EnforcementStatus, ExecutionStatus
+from attune.bus.messages import Cause
 from attune.database.arrays import grouped, nullable
 from attune.database.paging import Page, Where, Window, fetch_page
 from attune.database.pool import Connection, Row, affected
@@ -77,11 +80,15 @@ DISPATCH = """
     RETURNING id
 """
 
+# Who runs it, when it has to have ended, and until when nobody else may say that it did.
 START = """
-    UPDATE attune.execution
-       SET status = 'running', started_at = $2, updated = $2
-     WHERE id = ANY($1::bigint[]) AND status = 'scheduled' AND worker = $3
-    RETURNING id, config, (SELECT version FROM attune.definition_version) AS definition_version
+    UPDATE attune.execution AS e
+       SET status = 'running', started_at = $2::timestamptz, updated = $2::timestamptz, boot = $4,
+           deadline = $2::timestamptz + make_interval(secs => new.seconds),
+           lease_until = $2::timestamptz + make_interval(secs => new.seconds + $6)
+      FROM unnest($1::bigint[], $5::float8[]) AS new (id, seconds)
+     WHERE e.id = ANY($1::bigint[]) AND e.id = new.id AND e.status = 'scheduled' AND e.worker = $3
+    RETURNING e.id, e.config, (SELECT version FROM attune.definition_version) AS definition_version
 """
 
 FINISH = """
@@ -98,17 +105,46 @@ FINISH = """
 """
 
 READ_ENDINGS = """
-    SELECT id, action_ref, status, result ->> 'error' AS error,
-           round(1000 * extract(epoch FROM finished_at - started_at))::bigint AS duration_ms
-      FROM attune.execution
+    SELECT id, action_ref, status, result ->> 'error' AS error, started_at IS NOT NULL AS has_run, original_execution,
+           retry_count,
+           round(1000 * extract(epoch FROM finished_at - started_at))::bigint AS duration_ms,
+           coalesce((SELECT rule FROM attune.rule_turn WHERE execution = e.id),
+                    (SELECT rule FROM attune.rule_queue WHERE execution = e.id)) IS NOT NULL AS takes_turns,
+           (SELECT version FROM attune.definition_version) AS definition_version
+      FROM attune.execution AS e
      WHERE id = ANY($1::bigint[])
+"""
+
+# The next attempts of executions that have ended, and their entries among the open ones.
+INSERT_RETRIES = """
+    WITH new AS (
+        INSERT INTO attune.execution (action, action_ref, config, parent, enforcement, executor, status,
+                                      original_execution, retry_count, retry_reason, not_before, correlation_id,
+                                      causation_id, depth, created, updated)
+        SELECT e.action, e.action_ref, e.config, e.parent, e.enforcement, e.executor, 'requested',
+               CASE WHEN e.retry_count > 0 THEN e.original_execution ELSE e.id END, e.retry_count + 1, e.status,
+               $1::timestamptz + make_interval(secs => wanted.delay), e.correlation_id, wanted.causation_id,
+               wanted.depth, $1, $1
+          FROM unnest($2::bigint[], $3::float8[], $4::uuid[], $5::int[])
+            AS wanted (execution, delay, causation_id, depth)
+          JOIN attune.execution e ON e.id = wanted.execution
+            ON CONFLICT (original_execution, retry_count) WHERE retry_count > 0 DO NOTHING
+        RETURNING id, original_execution, retry_count, enforcement
+    ), opened AS (
+        INSERT INTO attune.execution_open (execution) SELECT id FROM new
+    )
+    SELECT new.*, n.event, n.rule_ref, n.trigger_ref FROM new LEFT JOIN attune.enforcement n ON n.id = new.enforcement
 """
 
 COLUMNS = """
     e.id, e.action, e.action_ref, e.config, e.parent, e.enforcement,
     (SELECT event FROM attune.enforcement WHERE id = e.enforcement) AS event, e.executor, e.worker, e.status, e.result,
-    e.original_execution, e.correlation_id, e.causation_id, e.depth, e.created, e.started_at, e.finished_at, e.updated
+    e.original_execution, e.retry_count, e.retry_reason, e.not_before, e.boot, e.deadline, e.lease_until,
+    e.correlation_id, e.causation_id, e.depth, e.created, e.started_at, e.finished_at, e.updated
 """
+
+_OLDEST = 20_000
+"""What has been open for so long that its lease may be over is among these."""
 
 _DISPATCHABLE = sorted(sources(Step.DISPATCH))
 
@@ -205,12 +241,22 @@ async def dispatch(connection: Connection, ids: Sequence[int], worker: int, now:
     return {row["id"] for row in await connection.fetch(DISPATCH, ids, worker, now, _DISPATCHABLE)}
 
 
+@dataclass(frozen=True, slots=True)
+class Tenure:
+    """Who runs executions: a worker, in a run of Attune. `margin` are the seconds after their deadlines for which they
+    are still its own."""
+
+    worker: int
+    boot: UUID
+    margin: float
+
+
 async def start(
-    connection: Connection, ids: Sequence[int], worker: int, now: datetime
+    connection: Connection, ids: Sequence[int], timeouts: Sequence[float], tenure: Tenure, now: datetime
 ) -> tuple[dict[int, JsonObject], int]:
-    """Start executions that are scheduled for a worker; the parameters of those that it may run, by id, and the version
-    of the definitions."""
-    rows = await connection.fetch(START, ids, now, worker)
+    """Start executions that are scheduled for a worker, each with its timeout in seconds; the parameters of those that
+    it may run, by id, and the version of the definitions."""
+    rows = await connection.fetch(START, ids, now, tenure.worker, tenure.boot, timeouts, tenure.margin)
     return {row["id"]: loads(row["config"]) for row in rows}, rows[0]["definition_version"] if rows else -1
 
 
@@ -242,6 +288,57 @@ async def ask_to_stop(connection: Connection, execution_id: int, now: datetime) 
         now,
     )
     return status == "UPDATE 1"
+
+
+async def hold(connection: Connection, ids: Sequence[int], now: datetime) -> None:
+    """Let requested executions wait for their turn."""
+    await connection.execute(
+        """
+        UPDATE attune.execution SET status = $2, updated = $3
+         WHERE id = ANY($1::bigint[]) AND status = ANY($4::text[])
+        """,
+        ids,
+        target(Step.HOLD).value,
+        now,
+        sorted(sources(Step.HOLD)),
+    )
+
+
+async def release(connection: Connection, execution_id: int, now: datetime) -> Row | None:
+    """Request an execution whose turn has come: its action_ref, enforcement, event, rule_ref, trigger_ref and cause;
+    None when it does not wait for its turn."""
+    return await connection.fetchrow(
+        """
+        UPDATE attune.execution AS e
+           SET status = $2, updated = $3
+          FROM attune.enforcement n
+         WHERE e.id = $1 AND e.status = ANY($4::text[]) AND n.id = e.enforcement
+        RETURNING e.action_ref, e.enforcement, n.event, n.rule_ref, n.trigger_ref, e.correlation_id, e.causation_id,
+                  e.depth
+        """,
+        execution_id,
+        target(Step.RELEASE).value,
+        now,
+        sorted(sources(Step.RELEASE)),
+    )
+
+
+async def lock_newest_open_of(connection: Connection, rule: int) -> int | None:
+    """The newest execution of a rule that has not ended, and does not before this transaction does."""
+    execution: int | None = await connection.fetchval(
+        """
+        SELECT e.id
+          FROM attune.execution_open o JOIN attune.execution e ON e.id = o.execution
+          JOIN attune.enforcement n ON n.id = e.enforcement
+         WHERE n.rule = $1 AND e.status <> ALL($2::text[])
+         ORDER BY e.id DESC
+         LIMIT 1
+           FOR UPDATE OF e
+        """,
+        rule,
+        sorted(TERMINAL),
+    )
+    return execution
 
 
 async def lock(connection: Connection, execution_id: int) -> Execution | None:
@@ -279,9 +376,132 @@ async def open_executions(connection: Connection, statuses: Sequence[ExecutionSt
     return [execution_of(row) for row in rows]
 
 
+async def expired(connection: Connection, now: datetime) -> list[Execution]:
+    """Executions that run though their lease is over, locked: of the oldest thousands that have not ended."""
+    rows = await connection.fetch(
+        f"""
+        SELECT {COLUMNS}
+          FROM (SELECT execution FROM attune.execution_open ORDER BY execution LIMIT {_OLDEST}) AS o
+          JOIN attune.execution e ON e.id = o.execution
+         WHERE e.status IN ('running', 'canceling') AND e.lease_until < $1
+         ORDER BY e.id
+           FOR UPDATE OF e
+        """,
+        now,
+    )
+    return [execution_of(row) for row in rows]
+
+
+async def stuck(connection: Connection, before: datetime) -> list[int]:
+    """Executions that wait since a moment for a delivery that is not there: neither waiting nor dead."""
+    rows = await connection.fetch(
+        f"""
+        SELECT e.id
+          FROM (SELECT execution FROM attune.execution_open ORDER BY execution LIMIT {_OLDEST}) AS o
+          JOIN attune.execution e ON e.id = o.execution
+         WHERE e.status IN ('requested', 'scheduled') AND e.updated < $1
+           AND NOT EXISTS (SELECT FROM attune.delivery WHERE payload ->> 'execution_id' = e.id::text)
+           AND NOT EXISTS (SELECT FROM attune.dead_letter WHERE subject = 'execution:' || e.id)
+         ORDER BY e.id
+         LIMIT 100
+        """,
+        before,
+    )
+    return [row["id"] for row in rows]
+
+
+@dataclass(frozen=True, slots=True)
+class Unfinished:
+    """Executions that wait for the same: how many, and the first of their ids."""
+
+    waits_for: str
+    count: int
+    ids: tuple[int, ...]
+
+
+async def unfinished(
+    connection: Connection, now: datetime, except_ids: Sequence[int], shown: int
+) -> Sequence[Unfinished]:
+    """The executions that wait for something that comes by itself, by what that is."""
+    rows = await connection.fetch(
+        """
+        WITH waiting AS (
+            SELECT e.id, CASE WHEN e.status = 'scheduling' THEN 'the turn of its rule'
+                              WHEN e.status = 'scheduled' THEN 'a slot of the worker'
+                              WHEN e.not_before > $1 THEN 'its retry'
+                              ELSE 'the scheduler' END AS waits_for
+              FROM attune.execution_open o JOIN attune.execution e ON e.id = o.execution
+             WHERE e.status IN ('requested', 'scheduling', 'scheduled') AND e.id <> ALL($2::bigint[])
+        )
+        SELECT waits_for, max(number) AS count, array_agg(id ORDER BY id) FILTER (WHERE number <= $3) AS ids
+          FROM (SELECT id, waits_for, row_number() OVER (PARTITION BY waits_for ORDER BY id) AS number FROM waiting) AS
+          one
+         GROUP BY waits_for
+         ORDER BY waits_for
+        """,
+        now,
+        except_ids,
+        shown,
+    )
+    return [Unfinished(row["waits_for"], row["count"], tuple(row["ids"])) for row in rows]
+
+
 async def endings(connection: Connection, ids: Sequence[int]) -> Sequence[Row]:
-    """How executions ended: id, action_ref, status, error, and duration_ms (None when it never ran)."""
+    """How executions ended: id, action_ref, status, error, has_run, original_execution, retry_count, duration_ms (None
+    when it never ran), takes_turns (it has one, or waits for one), and the definition_version at the moment of
+    reading."""
     return await connection.fetch(READ_ENDINGS, ids)
+
+
+class NewRetry(NamedTuple):
+    """The next attempt of an execution, after so many seconds."""
+
+    execution: int
+    delay: float
+    cause: Cause
+
+
+async def insert_rerun(
+    connection: Connection, execution_id: int, config: str, executor: int | None, cause: Cause, now: datetime
+) -> Row | None:
+    """Create an execution that does once more what another did, with the parameters `config` (JSON text): id,
+    action_ref, enforcement, event, rule_ref, trigger_ref; None when there is no such other."""
+    return await connection.fetchrow(
+        """
+        WITH new AS (
+            INSERT INTO attune.execution (action, action_ref, config, enforcement, executor, status, original_execution,
+                                          retry_reason, correlation_id, causation_id, depth, created, updated)
+            SELECT action, action_ref, $2::jsonb, enforcement, $3, 'requested', id, 'rerun', $4, $5, $6, $7, $7
+              FROM attune.execution
+             WHERE id = $1
+            RETURNING id, action_ref, enforcement
+        ), opened AS (
+            INSERT INTO attune.execution_open (execution) SELECT id FROM new
+        )
+        SELECT new.*, n.event, n.rule_ref, n.trigger_ref
+          FROM new LEFT JOIN attune.enforcement n ON n.id = new.enforcement
+        """,
+        execution_id,
+        config,
+        executor,
+        cause.correlation_id,
+        cause.causation_id,
+        cause.depth,
+        now,
+    )
+
+
+async def insert_retries(connection: Connection, new: Sequence[NewRetry], now: datetime) -> Sequence[Row]:
+    """Create the next attempts of executions, where there are none: id, original_execution, retry_count, enforcement,
+    event, rule_ref, trigger_ref."""
+    return await connection.fetch(
+        INSERT_RETRIES,
+        now,
+        [one.execution for one in new],
+        [one.delay for one in new],
+        [one.cause.causation_id for one in new],
+        [one.cause.depth for one in new],
+    )
 
 
 async def register_worker(connection: Connection, name: str, host: str, boot: UUID, now: datetime) -> int:
@@ -316,6 +536,12 @@ def execution_of(row: Row) -> Execution:
         ExecutionStatus(row["status"]),
         loads(row["result"]),
         row["original_execution"],
+        row["retry_count"],
+        row["retry_reason"],
+        row["not_before"],
+        row["boot"],
+        row["deadline"],
+        row["lease_until"],
         row["correlation_id"],
         row["causation_id"],
         row["depth"],
@@ -328,27 +554,38 @@ def execution_of(row: Row) -> Execution:
 
 _SUMMARY = """
     e.id, e.action_ref, e.status, e.parent, e.enforcement, n.rule_ref, n.trigger_ref, n.event, e.original_execution,
-    e.worker, e.correlation_id, e.created, e.started_at, e.finished_at, e.updated
+    e.retry_count, e.retry_reason, e.not_before, turn.execution AS turn_of, e.worker, e.correlation_id, e.created,
+    e.started_at, e.finished_at, e.updated
 """
 _WITH_ENFORCEMENT = "attune.execution e LEFT JOIN attune.enforcement n ON n.id = e.enforcement"
+_WITH_TURN = f"{_WITH_ENFORCEMENT} LEFT JOIN attune.rule_turn turn ON turn.rule = n.rule"
 
 
 async def executions_page(connection: Connection, where: Where, window: Window) -> Page:
     """A page of executions, the newest first. Conditions are on `e` and its enforcement `n`."""
-    return await fetch_page(connection, _SUMMARY, _WITH_ENFORCEMENT, where, window, cursor="e.id", descending=True)
+    return await fetch_page(connection, _SUMMARY, _WITH_TURN, where, window, cursor="e.id", descending=True)
 
 
 async def execution_row(connection: Connection, execution_id: int) -> Row | None:
-    """Everything about one execution, and the rule, trigger and event that it comes from."""
+    """Everything about one execution, the rule, trigger and event that it comes from, who has the turn of the rule
+    (turn_of), and its newest other attempt (retried_as), if that came later."""
     return await connection.fetchrow(
-        f"SELECT {COLUMNS}, n.rule_ref, n.trigger_ref FROM {_WITH_ENFORCEMENT} WHERE e.id = $1", execution_id
+        f"""
+        SELECT {COLUMNS}, n.rule_ref, n.trigger_ref, turn.execution AS turn_of,
+               (SELECT max(r.id) FROM attune.execution r
+                 WHERE r.original_execution = CASE WHEN e.retry_count > 0 THEN e.original_execution ELSE e.id END
+                   AND r.retry_count > e.retry_count) AS retried_as
+          FROM {_WITH_TURN}
+         WHERE e.id = $1
+        """,
+        execution_id,
     )
 
 
 async def newer(connection: Connection, where: Where, limit: int) -> Sequence[Row]:
     """The newest executions that fit, as in a page, with their errors. Conditions are on `e` and `n`."""
     return await connection.fetch(
-        f"SELECT {_SUMMARY}, left(e.result ->> 'error', 300) AS error FROM {_WITH_ENFORCEMENT}"
+        f"SELECT {_SUMMARY}, left(e.result ->> 'error', 300) AS error FROM {_WITH_TURN}"
         f"{where.text} ORDER BY e.id DESC LIMIT {limit}",
         *where.arguments,
     )

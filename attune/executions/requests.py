@@ -13,6 +13,9 @@ from attune.catalog import queries as catalog
 from attune.catalog.model import Action
 from attune.database.group_commit import GroupCommit
 from attune.database.ids import uuid7
+from attune.database.pool import Connection
+from attune.events.idempotency import Keyed, Taken, write_once
+from attune.events.model import Key
 from attune.executions import endings, queries
 from attune.executions.model import Execution, Finished, NewExecution
 from attune.executions.states import Step, sources
@@ -27,17 +30,16 @@ class Requests:
         self._bus = bus
         self._writer = writer
 
-    async def execute(self, action_ref: str, parameters: JsonObject, executor: int | None) -> int:
+    async def execute(
+        self, action_ref: str, parameters: JsonObject, executor: int | None, key: Key | None = None
+    ) -> int:
         """The id of a new execution of an action. Raises NotFound for an unknown action and BadInput for parameters
-        that do not fit it, with JSON Pointers below /parameters."""
+        that do not fit it, with JSON Pointers below /parameters.
+
+        With a `key` it is asked for once. Raises Taken when it was before.
+        """
         async with self._bus.database.acquire() as connection:
-            action = await catalog.definition(connection, "action", action_ref)
-        if not isinstance(action, Action):
-            raise NotFound(f"There is no action {action_ref}.")
-        config = with_defaults(parameters, action.param_schema)
-        problems = validate(config, action.param_schema, where="/parameters")
-        if problems:
-            raise BadInput(f"The parameters do not fit {action_ref}.", problems)
+            action, config = await _completed(connection, action_ref, parameters)
         new = NewExecution(
             action=action.id,
             action_ref=action.ref,
@@ -46,7 +48,45 @@ class Requests:
             executor=executor,
             cause=Cause(uuid7(), None, 0),
         )
-        return await self._writer.submit(_request, new)
+        if key is None:
+            return await self._writer.submit(_request, new)
+        execution = await self._writer.submit(_request_once, (new, key))
+        if execution is None:
+            raise Taken
+        return execution
+
+    async def rerun(self, execution_id: int, changes: JsonObject, executor: int | None) -> int:
+        """The id of an execution that does once more what another did, with its parameters and `changes` to them.
+
+        Raises NotFound, Conflict unless that one has ended, and BadInput when the parameters do not fit the action as
+        it is now.
+        """
+        async with self._bus.transaction() as transaction:
+            original = await queries.lock(transaction.connection, execution_id)
+            if original is None:
+                raise NotFound(f"There is no execution {execution_id}.")
+            if not original.status.is_terminal:
+                raise Conflict(f"Execution {execution_id} has not ended: it is {original.status}. Cancel it first.")
+            _, config = await _completed(transaction.connection, original.action_ref, original.config | changes)
+            cause = Cause(uuid7(), None, 0)
+            row = await queries.insert_rerun(
+                transaction.connection, execution_id, dumps(config), executor, cause, transaction.now
+            )
+            assert row is not None, "its row is locked"
+            transaction.publish(
+                ExecutionRequested(
+                    execution_id=row["id"],
+                    action_ref=row["action_ref"],
+                    enforcement_id=row["enforcement"],
+                    event_id=row["event"],
+                    rule_ref=row["rule_ref"],
+                    trigger_ref=row["trigger_ref"],
+                ),
+                cause,
+                SOURCE,
+            )
+            rerun: int = row["id"]
+            return rerun
 
     async def cancel(self, execution_id: int) -> Execution:
         """The execution after it was asked to stop: `cancelled` if it had not begun, `canceling` while it runs.
@@ -75,6 +115,18 @@ class Requests:
         )
 
 
+async def _completed(connection: Connection, action_ref: str, parameters: JsonObject) -> tuple[Action, JsonObject]:
+    """An action, and the parameters for it with their defaults. Raises NotFound and BadInput."""
+    action = await catalog.definition(connection, "action", action_ref)
+    if not isinstance(action, Action):
+        raise NotFound(f"There is no action {action_ref}.")
+    config = with_defaults(parameters, action.param_schema)
+    problems = validate(config, action.param_schema, where="/parameters")
+    if problems:
+        raise BadInput(f"The parameters do not fit {action_ref}.", problems)
+    return action, config
+
+
 async def _request(transaction: Transaction, new: Sequence[NewExecution]) -> Sequence[int]:
     ids = []
     for execution in new:
@@ -93,6 +145,10 @@ async def _request(transaction: Transaction, new: Sequence[NewExecution]) -> Seq
         )
         ids.append(execution_id)
     return ids
+
+
+async def _request_once(transaction: Transaction, new: Sequence[Keyed[NewExecution]]) -> Sequence[int | None]:
+    return await write_once(transaction, new, _request, lambda execution: execution)
 
 
 def _cancelled(execution: Execution) -> Finished:

@@ -76,6 +76,7 @@ class Scheduler:
                     event_id=message.event_id,
                     rule_ref=message.rule_ref,
                     trigger_ref=message.trigger_ref,
+                    event_created=message.event_created,
                 ),
                 delivery.envelope.effect(),
                 SOURCE,

@@ -15,13 +15,15 @@ class Step(StrEnum):
     """What happens to an execution."""
 
     HOLD = "hold"
-    """It has to wait for its turn."""
+    """It has to wait until another execution of its rule has ended."""
     RELEASE = "release"
     """Its turn has come."""
     DISPATCH = "dispatch"
     """A worker was chosen."""
     REFUSE = "refuse"
     """It cannot be run: no such action, or the parameters do not fit."""
+    GIVE_UP = "give up"
+    """Somebody discarded the dead letter that it waited for."""
     START = "start"
     """The worker begins."""
     COMPLETE = "complete"
@@ -40,12 +42,15 @@ TRANSITIONS: dict[tuple[ExecutionStatus, Step], ExecutionStatus] = {
     (S.REQUESTED, Step.HOLD): S.SCHEDULING,
     (S.REQUESTED, Step.DISPATCH): S.SCHEDULED,
     (S.REQUESTED, Step.REFUSE): S.FAILED,
+    (S.REQUESTED, Step.GIVE_UP): S.FAILED,
     (S.REQUESTED, Step.CANCEL): S.CANCELLED,
     (S.SCHEDULING, Step.RELEASE): S.REQUESTED,
     (S.SCHEDULING, Step.DISPATCH): S.SCHEDULED,
     (S.SCHEDULING, Step.REFUSE): S.FAILED,
+    (S.SCHEDULING, Step.GIVE_UP): S.FAILED,
     (S.SCHEDULING, Step.CANCEL): S.CANCELLED,
     (S.SCHEDULED, Step.REFUSE): S.FAILED,
+    (S.SCHEDULED, Step.GIVE_UP): S.FAILED,
     (S.SCHEDULED, Step.START): S.RUNNING,
     (S.SCHEDULED, Step.CANCEL): S.CANCELLED,
     (S.RUNNING, Step.COMPLETE): S.COMPLETED,

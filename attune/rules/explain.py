@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from attune.base.json import JsonObject
 from attune.bus import queries as bus
@@ -14,10 +14,12 @@ from attune.events.model import Event
 from attune.rules import queries
 from attune.rules.evaluation import Verdict, concerned, judge
 
+State: TypeAlias = Literal["matched", "waiting", "dead", "discarded"]
+
 
 @dataclass(frozen=True, slots=True)
 class Consequence:
-    """What became of a match."""
+    """What became of a match. `execution` is the newest of its `attempts`."""
 
     enforcement: int
     enforcement_status: str
@@ -25,6 +27,7 @@ class Consequence:
     execution: int | None
     execution_status: str | None
     error: str | None
+    attempts: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +39,11 @@ class Explained:
 @dataclass(frozen=True, slots=True)
 class Explanation:
     """An event and what every rule of its trigger made of it. `state` waiting: the matcher did not get to it yet, and
-    the verdicts are what it would come to now; dead: it gave up, see dead letter `dead_letter`."""
+    the verdicts are what it would come to now; dead: it gave up, see dead letter `dead_letter`; discarded: that letter
+    was, no rule was asked, and the verdicts are what it would have come to."""
 
     event: Event
-    state: Literal["matched", "waiting", "dead"]
+    state: State
     matched_at: datetime | None
     dead_letter: int | None
     rules: tuple[Explained, ...]
@@ -55,14 +59,14 @@ async def explain(connection: Connection, event_id: int, now: datetime) -> Expla
     if matched is None:
         version, at = await catalog.current_version(connection), None
     else:
-        version, at = matched
+        version, at = matched["definition_version"], matched["created"]
     rules = await catalog.rules_at(connection, version, event.trigger_ref)
     configs = await _configs(connection, version)
     consequences = {row["rule"]: _consequence(row) for row in await queries.consequences(connection, event_id)}
-    dead = (await bus.dead_letters_about(connection, [f"event:{event_id}"])).get(f"event:{event_id}")
+    dead, _ = (await bus.dead_letters_about(connection, [f"event:{event_id}"])).get(f"event:{event_id}", (None, None))
     return Explanation(
         event,
-        "matched" if matched is not None else "dead" if dead is not None else "waiting",
+        _state(matched, dead),
         at,
         dead,
         tuple(
@@ -70,8 +74,14 @@ async def explain(connection: Connection, event_id: int, now: datetime) -> Expla
             for rule in rules
             if event.rule is None or rule.id == event.rule
         ),
-        _note(event, rules),
+        (matched and matched["note"]) or _note(event, rules),
     )
+
+
+def _state(matched: Row | None, dead_letter: int | None) -> State:
+    if matched is None:
+        return "waiting" if dead_letter is None else "dead"
+    return "matched" if matched["note"] is None else "discarded"
 
 
 async def _configs(connection: Connection, version: int) -> dict[str, JsonObject]:
@@ -86,6 +96,7 @@ def _consequence(row: Row) -> Consequence:
         row["execution"],
         row["execution_status"],
         row["error"],
+        row["attempts"],
     )
 
 

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
 from attune.base.clock import Clock
 from attune.base.json import Json
@@ -90,10 +91,18 @@ class History:
     failures: Reasons = field(default_factory=Reasons)
 
 
+class _Unmatched(NamedTuple):
+    """An event that the rule did not match; the matcher never saw one that was discarded."""
+
+    event: int
+    version: int
+    discarded: bool
+
+
 async def history(connection: Connection, rule: Rule, since: datetime, clock: Clock, *, has_timer: bool) -> History:
     """What became of a rule's events since a moment, in bounded time and memory."""
     found = History(rule, since, clock.now())
-    unmatched: list[tuple[int, int]] = []
+    unmatched: list[_Unmatched] = []
     pages = _by_instant(connection, rule, found) if has_timer else _by_id(connection, rule, found)
     async for row in pages:
         if row["definition_version"] is None:
@@ -102,7 +111,7 @@ async def history(connection: Connection, rule: Rule, since: datetime, clock: Cl
         elif row["enforcement_status"] is not None:
             _note_match(found, row)
         elif len(unmatched) < EVALUATED:
-            unmatched.append((row["id"], row["definition_version"]))
+            unmatched.append(_Unmatched(row["id"], row["definition_version"], row["note"] is not None))
         else:
             found.events += 1
             found.unexamined += 1
@@ -158,7 +167,7 @@ def _note_match(found: History, row: Row) -> None:
         found.failures.add(row["error"], row["id"])
 
 
-async def _evaluate(connection: Connection, found: History, unmatched: Sequence[tuple[int, int]], clock: Clock) -> None:
+async def _evaluate(connection: Connection, found: History, unmatched: Sequence[_Unmatched], clock: Clock) -> None:
     deadline = clock.monotonic() + _SECONDS
     versions: dict[int, Rule | None] = {}
     for start in range(0, len(unmatched), _AT_ONCE):
@@ -168,15 +177,15 @@ async def _evaluate(connection: Connection, found: History, unmatched: Sequence[
             found.unexamined += left
             return
         some = unmatched[start : start + _AT_ONCE]
-        read, _ = await events.events_with_version(connection, [event for event, _ in some])
-        for event_id, version in some:
-            if version not in versions:
-                versions[version] = await catalog.rule_at(connection, version, found.rule.id)
-            if event_id in read:
-                _note_verdict(found, read[event_id], versions[version])
+        read, _ = await events.events_with_version(connection, [one.event for one in some])
+        for one in some:
+            if one.version not in versions:
+                versions[one.version] = await catalog.rule_at(connection, one.version, found.rule.id)
+            if one.event in read:
+                _note_verdict(found, read[one.event], versions[one.version], discarded=one.discarded)
 
 
-def _note_verdict(found: History, event: Event, rule: Rule | None) -> None:
+def _note_verdict(found: History, event: Event, rule: Rule | None, *, discarded: bool) -> None:
     if rule is None or not concerned(event, rule):
         # It came before the rule, or before the rule had this trigger.
         return
@@ -184,6 +193,8 @@ def _note_verdict(found: History, event: Event, rule: Rule | None) -> None:
     verdict = decide(rule, event)
     if verdict.decision is Decision.DISABLED:
         found.disabled += 1
+    elif discarded:
+        found.errors.add("its dead letter was discarded", event.id)
     elif verdict.decision is Decision.ERROR:
         found.errors.add(error_of(verdict), event.id)
     elif verdict.clause is not None:

@@ -13,7 +13,7 @@ from attune.base.json import Json, JsonObject
 from attune.base.states import EnforcementStatus
 from attune.bus.broadcasts import Heard
 from attune.bus.bus import Bus
-from attune.bus.messages import Cause, Delivery, EnforcementCreated, EventCreated
+from attune.bus.messages import Cause, Delivery, EnforcementCreated, EventCreated, Letter
 from attune.bus.outcomes import DONE, BatchTooLarge, Outcome, Reject
 from attune.bus.transaction import Transaction
 from attune.catalog import queries as catalog
@@ -52,9 +52,10 @@ class ConditionRules:
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """An enforcement to be. `failure`: why nothing can follow from it."""
+    """An enforcement to be, and when its event came. `failure`: why nothing can follow from it."""
 
     enforcement: NewEnforcement
+    event_created: datetime
     failure: str | None
 
 
@@ -126,7 +127,7 @@ class Matcher:
                 config=parameters,
                 cause=cause,
             )
-            found.append(_Found(enforcement, failure))
+            found.append(_Found(enforcement, event.created, failure))
         return found, failed
 
     def _match(self, rule: Rule, names: Mapping[str, Json], now: datetime) -> tuple[str, str | None] | None:
@@ -156,11 +157,12 @@ class Matcher:
                 failures.append((enforcement_id, EnforcementStatus.FAILED, one.failure))
                 log.warning("an enforcement failed", _event=new.event, rule=new.rule_ref, error=one.failure)
                 continue
-            self._publish(transaction, new, enforcement_id)
+            self._publish(transaction, one, enforcement_id)
         if failures:
             await executions.resolve_enforcements(transaction.connection, failures, transaction.now)
 
-    def _publish(self, transaction: Transaction, new: NewEnforcement, enforcement_id: int) -> None:
+    def _publish(self, transaction: Transaction, found: _Found, enforcement_id: int) -> None:
+        new = found.enforcement
         transaction.publish(
             EnforcementCreated(
                 enforcement_id=enforcement_id,
@@ -168,6 +170,7 @@ class Matcher:
                 rule_id=new.rule,
                 rule_ref=new.rule_ref,
                 trigger_ref=new.trigger_ref,
+                event_created=found.event_created,
             ),
             new.cause,
             SOURCE,
@@ -182,6 +185,15 @@ class Matcher:
                     enforcement=enforcement_id,
                 )
             )
+
+
+async def match_no_rule(transaction: Transaction, delivery: Delivery[EventCreated], letter: Letter) -> str:
+    """Let an event that the matcher gave up have matched no rule, if its dead letter is discarded."""
+    event = delivery.message.event_id
+    note = f"Its dead letter {letter.id} was discarded, so no rule was asked: {letter.error}"
+    if await queries.insert_no_match(transaction.connection, event, note, transaction.now):
+        return f"event {event} has matched no rule"
+    return f"event {event} was matched before, or is not there"
 
 
 class RuleCache:

@@ -37,17 +37,30 @@ async def insert_matches(connection: Connection, matches: Sequence[EventMatch], 
     )
 
 
-async def seen_by_matcher(connection: Connection, event: int) -> tuple[int, datetime] | None:
-    """The version of the definitions that the matcher saw when it took an event, and when; None before that."""
-    row = await connection.fetchrow(
-        "SELECT definition_version, created FROM attune.event_match WHERE event = $1", event
+async def insert_no_match(connection: Connection, event: int, note: str, now: datetime) -> bool:
+    """Record why no rule was asked about an event; False when the matcher took it, or there is none."""
+    status = await connection.execute(
+        """
+        INSERT INTO attune.event_match (event, definition_version, rules, matched, failed, note, created)
+        SELECT event.id, version, 0, 0, 0, $2, $3 FROM attune.event, attune.definition_version WHERE event.id = $1
+            ON CONFLICT (event) DO NOTHING
+        """,
+        event,
+        note,
+        now,
     )
-    return None if row is None else (row["definition_version"], row["created"])
+    return status == "INSERT 0 1"
+
+
+async def seen_by_matcher(connection: Connection, event: int) -> Row | None:
+    """What the matcher did with an event, as in `matches`; None before that."""
+    (row,) = await matches(connection, [event]) or (None,)
+    return row
 
 
 async def matches(connection: Connection, ids: Sequence[int]) -> Sequence[Row]:
     """What the matcher did with those of some events that it took: event, definition_version, rules, matched, failed,
-    created."""
+    note (why no rule was asked, if so), created."""
     return await connection.fetch("SELECT * FROM attune.event_match WHERE event = ANY($1::bigint[])", ids)
 
 
@@ -58,16 +71,27 @@ async def effects(connection: Connection, ids: Sequence[int]) -> Sequence[Row]:
     )
 
 
+_NEWEST_ATTEMPT = """
+          LEFT JOIN attune.execution first
+            ON first.enforcement = n.id AND first.parent IS NULL AND first.original_execution IS NULL
+          LEFT JOIN LATERAL (
+              SELECT id FROM attune.execution
+               WHERE original_execution = first.id AND retry_count > 0
+               ORDER BY retry_count DESC
+               LIMIT 1
+          ) AS retry ON true
+          LEFT JOIN attune.execution e ON e.id = coalesce(retry.id, first.id)
+"""
+
+
 async def consequences(connection: Connection, event: int) -> Sequence[Row]:
-    """The enforcements of an event with their executions: rule, enforcement, enforcement_status, reason, execution,
-    execution_status, error."""
+    """The enforcements of an event with the newest attempts at their executions: rule, enforcement, enforcement_status,
+    reason, execution, execution_status, error, attempts."""
     return await connection.fetch(
-        """
+        f"""
         SELECT n.rule, n.id AS enforcement, n.status AS enforcement_status, n.reason, e.id AS execution,
-               e.status AS execution_status, e.result ->> 'error' AS error
-          FROM attune.enforcement n
-          LEFT JOIN attune.execution e
-            ON e.enforcement = n.id AND e.parent IS NULL AND e.original_execution IS NULL
+               e.status AS execution_status, e.result ->> 'error' AS error, e.retry_count + 1 AS attempts
+          FROM attune.enforcement n {_NEWEST_ATTEMPT}
          WHERE n.event = $1
          ORDER BY n.id
         """,
@@ -78,13 +102,12 @@ async def consequences(connection: Connection, event: int) -> Sequence[Row]:
 _ENDED_BADLY = "('failed', 'timeout', 'abandoned')"
 
 _HISTORY = f"""
-    SELECT v.id, v.rule, v.scheduled_at, v.created, m.definition_version, n.status AS enforcement_status, n.reason,
-           e.id AS execution, e.status AS execution_status,
+    SELECT v.id, v.rule, v.scheduled_at, v.created, m.definition_version, m.note, n.status AS enforcement_status,
+           n.reason, e.id AS execution, e.status AS execution_status,
            CASE WHEN e.status IN {_ENDED_BADLY} THEN left(e.result ->> 'error', 300) END AS error
       FROM attune.event v
       LEFT JOIN attune.event_match m ON m.event = v.id
-      LEFT JOIN attune.enforcement n ON n.event = v.id AND n.rule = $1
-      LEFT JOIN attune.execution e ON e.enforcement = n.id AND e.parent IS NULL AND e.original_execution IS NULL
+      LEFT JOIN attune.enforcement n ON n.event = v.id AND n.rule = $1 {_NEWEST_ATTEMPT}
 """
 
 TRIGGER_HISTORY = f"""
@@ -104,8 +127,8 @@ TIMER_HISTORY = f"""
 
 async def history(connection: Connection, rule: int, trigger_ref: str, before: int, limit: int) -> Sequence[Row]:
     """The newest events of a trigger with an id below `before`, and what became of each with the rule: id, rule (that
-    it is for), scheduled_at, created, definition_version (None: not matched yet), enforcement_status, reason,
-    execution, execution_status, error."""
+    it is for), scheduled_at, created, definition_version (None: not matched yet), note (why no rule was asked, if so),
+    enforcement_status, reason, execution, execution_status, error."""
     return await connection.fetch(TRIGGER_HISTORY, rule, trigger_ref, before, limit)
 
 

@@ -48,9 +48,10 @@ class Matched:
 async def verdicts(connection: Connection, ids: Sequence[int], limit: int) -> dict[int, Matched]:
     """What the rules made of those events that the matcher took, the newest `limit` of them rule by rule."""
     matches = {row["event"]: row for row in await queries.matches(connection, ids)}
-    briefs: dict[int, tuple[Brief, ...]] = {}
+    asked = sorted(event for event, row in matches.items() if row["note"] is None)
+    briefs: dict[int, tuple[Brief, ...]] = dict.fromkeys(matches.keys() - asked, ())
     rules: dict[tuple[int, str], list[Rule]] = {}
-    newest = sorted(matches)[-limit:] if limit else []
+    newest = asked[-limit:] if limit else []
     for start in range(0, len(newest), _AT_ONCE):
         some = newest[start : start + _AT_ONCE]
         read, _ = await events.events_with_version(connection, some)

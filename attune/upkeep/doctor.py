@@ -9,6 +9,7 @@ from enum import StrEnum
 from attune.catalog.definitions import Definitions
 from attune.sources.timers.firing import timer_of
 from attune.sources.timers.queries import TimerRow
+from attune.upkeep.recovery import Recovery, report
 from attune.workers.scripts import script_path
 
 STUCK = timedelta(minutes=5)
@@ -34,6 +35,8 @@ CHECKS: Mapping[str, str] = {
     "unroutable": "Every message has a queue.",
     "rescued": "No delivery had to be found by the sweep.",
     "queues": "What waits in the queues is taken.",
+    "stuck": "Something moves every execution that has not ended.",
+    "recovery": "The last start found nothing that had been interrupted.",
     "timers": "Timers can be read, and fire in time.",
     "retention": "What is too old is removed.",
     "rules": "What enabled rules name is there.",
@@ -78,6 +81,8 @@ class Facts:
     unroutable: Mapping[str, int]
     rescued: Mapping[str, int]
     waiting: Mapping[str, tuple[int, datetime]]
+    stuck: Sequence[int]
+    recovery: Recovery
     timers: Sequence[TimerRow]
     overdue: timedelta
     is_root: bool
@@ -92,10 +97,16 @@ def examine(facts: Facts, definitions: Definitions) -> list[Finding]:
         _durability(facts),
         _migrations(facts),
         _clock(facts),
-        _counted("dead-letters", {"given up": facts.dead_letters}, "attune bus dead shows them with their errors."),
+        _counted(
+            "dead-letters",
+            {"given up": facts.dead_letters},
+            "attune bus dead list shows them: replay them when what was wrong is mended, or discard them.",
+        ),
         _counted("unroutable", facts.unroutable, "This is a defect of Attune: please report it."),
         _counted("rescued", facts.rescued, "Nothing was lost, but late. This is a defect of Attune: please report it."),
         _queues(facts),
+        _stuck(facts),
+        _recovery(facts.recovery),
         _timers(facts),
         _retention(facts.overdue),
         _rules(definitions),
@@ -156,6 +167,25 @@ def _queues(facts: Facts) -> Finding:
     ]
     return judged(
         "queues", stuck, "attune bus queues shows what moves; attune status what runs. The log of the server says more."
+    )
+
+
+def _stuck(facts: Facts) -> Finding:
+    found = [f"execution {number} waits, and no delivery moves it" for number in facts.stuck]
+    return judged(
+        "stuck",
+        found,
+        "This is a defect of Attune: please report it. attune execution cancel ID ends one; rerun runs it again.",
+    )
+
+
+def _recovery(recovery: Recovery) -> Finding:
+    is_hurt = recovery.predecessor is not None or recovery.interrupted
+    return judged(
+        "recovery",
+        list(report(recovery)) if is_hurt else [],
+        "Look at what was abandoned (attune why execution ID); attune execution rerun ID runs it again.",
+        Level.HINT,
     )
 
 

@@ -8,6 +8,9 @@ from pathlib import Path
 from attune.base.refs import pack_of
 from attune.bus.messages import ExecutionDispatched
 
+MARKS = ("ATTUNE_BOOT_ID", "ATTUNE_EXEC_ID")
+"""The variables that tell the processes of an execution from all others."""
+
 _INHERITED = ("PATH", "HOME", "LANG", "TZ", "TMPDIR")
 
 

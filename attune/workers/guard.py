@@ -22,37 +22,39 @@ class Guard:
         self._boot = str(UUID(boot))
         self._process: asyncio.subprocess.Process | None = None
 
-    async def start(self) -> None:
-        """Let the guard watch. Without /proc there is none: there, the next start finds what was left."""
+    async def start(self, *, telling: bool = False) -> None:
+        """Let the guard watch. Without /proc there is none: there, the next start finds what was left. `telling`:
+        somebody asks later for what it ended."""
         if sys.platform == "linux":
             self._process = await asyncio.create_subprocess_exec(
                 "/bin/sh",
                 _SCRIPT,
                 self._boot,
                 stdin=subprocess.PIPE,
-                stdout=subprocess.DEVNULL,
+                stdout=subprocess.PIPE if telling else subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
                 cwd="/",
                 env={"PATH": os.environ.get("PATH", os.defpath)},
                 start_new_session=True,
             )
 
-    async def dismiss(self) -> None:
-        """Let the guard look for what is left, now, and end."""
-        if self._process is not None:
-            assert self._process.stdin is not None
-            self._process.stdin.close()
-            await self._process.wait()
-            self._process = None
+    async def dismiss(self) -> list[int]:
+        """Let the guard look for what is left, now, and end; the processes that it ended, if it is telling."""
+        process, self._process = self._process, None
+        if process is None:
+            return []
+        # Its input ends, and with it its wait.
+        told, _ = await process.communicate(b"")
+        return sorted({int(line) for line in (told or b"").split()})
 
 
-async def end_leftovers(boot: str) -> None:
-    """End the children of an earlier boot that did not end cleanly itself."""
+async def end_leftovers(boot: str) -> list[int]:
+    """End the children of an earlier boot that did not end cleanly itself; their numbers."""
     log.info("Attune did not end cleanly the last time; ending what it left behind", boot=boot)
     try:
         guard = Guard(boot)
     except ValueError:
         log.warning("the earlier boot cannot be told from others, so nothing of it is ended", boot=boot)
-        return
-    await guard.start()
-    await guard.dismiss()
+        return []
+    await guard.start(telling=True)
+    return await guard.dismiss()

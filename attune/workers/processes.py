@@ -5,26 +5,34 @@ import os
 import signal
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
 import anyio
+import anyio.to_thread
 
 from attune.base.crash_points import reach
+from attune.workers import escapes
 
 _STDIN, _STDOUT, _STDERR = range(3)
 _LINGER = 1.0
 """Seconds that a stream may stay open after the process ended: something that left the group may hold it."""
 _LOOK_AGAIN = 0.02
+_LOOK_FAR = 0.2
+"""The same for processes that have left the group: all that there are have to be looked at."""
+_ROUNDS = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Command:
+    """`marks` are variables of the environment that no other process than this and its descendants has."""
+
     arguments: Sequence[str]
     environment: Mapping[str, str]
     directory: Path
     stdin: bytes
+    marks: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +86,8 @@ async def run(
 ) -> Exit:
     """Run `command` to its end, passing on what it prints. Raises OSError when it cannot be started.
 
-    After `timeout` seconds, or when `stop` is asked, the group gets SIGTERM and `grace` seconds later SIGKILL. Whatever
-    of the group is left when the process ended is killed.
-    """
+    After `timeout` seconds, or when `stop` is asked, the group and what has left it get SIGTERM, and SIGKILL `grace`
+    seconds later. Whatever of the group is left when the process ended is killed."""
     child = _Child({_STDOUT: stdout, _STDERR: stderr})
     reach("spawn.before")
     transport = await _start(command, child)
@@ -88,7 +95,7 @@ async def run(
         reach("spawn.after")
         _feed(transport, command.stdin)
         try:
-            ended = await _wait(transport, child, timeout, grace, stop)
+            ended = await _wait(transport, child, command.marks, timeout, grace, stop)
         finally:
             # Only now, and once: the number may soon be that of another group.
             _signal_group(transport.get_pid(), signal.SIGKILL)
@@ -177,14 +184,19 @@ def _stdin(transport: asyncio.SubprocessTransport) -> asyncio.WriteTransport:
 
 
 async def _wait(
-    transport: asyncio.SubprocessTransport, child: _Child, timeout: float, grace: float, stop: Stop
+    transport: asyncio.SubprocessTransport,
+    child: _Child,
+    marks: Mapping[str, str],
+    timeout: float,
+    grace: float,
+    stop: Stop,
 ) -> Exit:
     timed_out = stopped = False
     with anyio.move_on_after(timeout) as deadline:
         await _first(child.exited.wait, stop.wait)
     if transport.get_returncode() is None:
         timed_out, stopped = deadline.cancelled_caught, True
-        await _end(transport.get_pid(), child, grace)
+        await _end(transport.get_pid(), child, marks, grace)
     await child.exited.wait()
     code = transport.get_returncode()
     assert code is not None
@@ -193,15 +205,29 @@ async def _wait(
     return Exit(code, None, timed_out, stopped)
 
 
-async def _end(process_group: int, child: _Child, grace: float) -> None:
-    """Ask the group to end, and make it. A shell dies at once: the grace is for what it has started, too."""
+async def _end(process_group: int, child: _Child, marks: Mapping[str, str], grace: float) -> None:
+    """Ask the group and what has left it to end, and make them. A shell dies at once: the grace is for what it has
+    started, too."""
     _signal_group(process_group, signal.SIGTERM)
     with anyio.move_on_after(grace):
+        far = await _send(signal.SIGTERM, marks, process_group)
         await child.exited.wait()
         while _has_members(process_group):  # noqa: ASYNC110 - nobody tells us when a grandchild ends
             await anyio.sleep(_LOOK_AGAIN)
+        while far:
+            await anyio.sleep(_LOOK_FAR)
+            far = await _send(None, marks, process_group)
         return
     _signal_group(process_group, signal.SIGKILL)
+    for _ in range(_ROUNDS):
+        # One that is killed may just have started another.
+        if not await _send(signal.SIGKILL, marks, process_group):
+            return
+
+
+async def _send(number: signal.Signals | None, marks: Mapping[str, str], process_group: int) -> int:
+    """Send a signal, if one is given, to what has left the group; how many there are."""
+    return await anyio.to_thread.run_sync(escapes.send, number, marks, process_group)
 
 
 async def _first(*waits: Callable[[], Awaitable[object]]) -> None:

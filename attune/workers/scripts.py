@@ -15,7 +15,7 @@ from attune.base.json import JsonObject, dumps
 from attune.bus.messages import ExecutionDispatched
 from attune.catalog.model import Action, OutputFormat, Pack, Runtime
 from attune.workers import processes, results
-from attune.workers.environment import Surroundings, environment
+from attune.workers.environment import MARKS, Surroundings, environment
 from attune.workers.logs import Logs
 from attune.workers.output import Output
 from attune.workers.processes import Command, Stop
@@ -51,11 +51,13 @@ class Scripts:
         assert script is not None, "a coroutine has no script"
         if not script.is_file():
             return results.failure(f"The script {script} of {action.ref} is missing.")
+        variables = environment(dispatched, self.surroundings)
         command = Command(
             arguments=[*interpreter(Runtime(action.runtime_ref)), str(script)],
-            environment=environment(dispatched, self.surroundings),
+            environment=variables,
             directory=Path(pack.storage_path),
             stdin=dumps(parameters).encode() + b"\n",
+            marks={name: variables[name] for name in MARKS},
         )
         started = self.clock.monotonic()
         with (

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
 from typing import Any
 
@@ -22,7 +23,9 @@ from attune.database.group_commit import GroupCommit
 from attune.database.pool import DatabaseUnavailable
 from attune.executions import endings, queries
 from attune.executions.model import Finished
+from attune.executions.queries import Tenure
 from attune.executions.states import Step
+from attune.telemetry.metrics import Instruments
 from attune.telemetry.stages import Stages
 from attune.workers import results
 from attune.workers.builtin import BUILTINS
@@ -47,6 +50,7 @@ class _Run:
     cause: Cause
     action: Action | None
     pack: Pack | None
+    timeout: float
     stop: Stop
     abandoned: bool = False
     """Whether it is asked to stop because Attune stops, and by nobody else."""
@@ -58,27 +62,30 @@ class Worker:
     def __init__(
         self,
         *,
-        worker_id: int,
+        tenure: Tenure,
         concurrency: int,
         default_timeout: float,
         definitions: Definitions,
         scripts: Scripts,
         writer: GroupCommit[Transaction],
         stages: Stages,
+        instruments: Instruments,
         clock: Clock,
     ) -> None:
-        self.worker_id = worker_id
-        self._concurrency = concurrency
+        self.worker_id = tenure.worker
+        self.concurrency = concurrency
+        self._tenure = tenure
         self._default_timeout = default_timeout
         self._definitions = definitions
         self._scripts = scripts
         self._writer = writer
         self._stages = stages
+        self._instruments = instruments
         self._clock = clock
         self._running: dict[int, _Run] = {}
         # Those whose start is being committed. One that stays here longer is in doubt: it may be committed or not.
         self._starting: dict[int, _Run] = {}
-        self._unrecorded = 0
+        self._unrecorded: set[int] = set()
         self._changed = anyio.Event()
         self._tasks: TaskGroup | None = None
 
@@ -98,7 +105,7 @@ class Worker:
         if self._starting:
             await self._resolve_doubt()
         while True:
-            free = min(self._concurrency - len(self._running), _MAX_UNRECORDED - self._unrecorded)
+            free = min(self.concurrency - len(self._running), _MAX_UNRECORDED - len(self._unrecorded))
             if free > 0:
                 return free
             await self._change()
@@ -119,14 +126,19 @@ class Worker:
     ) -> Sequence[Outcome]:
         """Start executions. Those that are not scheduled for this worker any more are left alone."""
         ids = [delivery.message.execution_id for delivery in batch]
-        started, version = await queries.start(transaction.connection, ids, self.worker_id, transaction.now)
+        timeouts = [self._timeout(delivery.message.action_ref) for delivery in batch]
+        started, version = await queries.start(transaction.connection, ids, timeouts, self._tenure, transaction.now)
         await self._definitions.follow(transaction.connection, version)
-        for delivery in batch:
+        events: list[datetime] = []
+        for delivery, timeout in zip(batch, timeouts, strict=True):
             parameters = started.get(delivery.message.execution_id)
             if parameters is not None:
-                run = self._prepare(delivery, parameters)
+                run = self._prepare(delivery, parameters, timeout)
                 self._starting[delivery.message.execution_id] = run
                 transaction.after_commit(partial(self._launch, run))
+                if delivery.message.event_created is not None:
+                    events.append(delivery.message.event_created)
+        transaction.after_commit(partial(self._instruments.started, events, transaction.now))
         return [DONE] * len(batch)
 
     async def handle_cancel(
@@ -138,7 +150,16 @@ class Worker:
             self._stop(delivery.message.execution_id)
         return [DONE] * len(batch)
 
-    def _prepare(self, delivery: Delivery[ExecutionDispatched], parameters: JsonObject) -> _Run:
+    def holds(self, execution_id: int) -> bool:
+        """Whether an execution runs here, is about to, or has ended without being recorded yet."""
+        return execution_id in self._running or execution_id in self._starting or execution_id in self._unrecorded
+
+    def _timeout(self, action_ref: str) -> float:
+        """Seconds that an execution of an action may run."""
+        action = self._definitions.actions.by_ref.get(action_ref)
+        return float((action and action.timeout_seconds) or self._default_timeout)
+
+    def _prepare(self, delivery: Delivery[ExecutionDispatched], parameters: JsonObject, timeout: float) -> _Run:
         action = self._definitions.actions.by_ref.get(delivery.message.action_ref)
         pack = self._definitions.packs.by_ref.get(action.pack_ref) if action else None
         return _Run(
@@ -147,6 +168,7 @@ class Worker:
             delivery.envelope.effect(),
             action,
             pack,
+            timeout,
             Stop(),
         )
 
@@ -202,38 +224,37 @@ class Worker:
             ended = results.abandoned(ended)
         reach("finish.ended")
         del self._running[run.dispatched.execution_id]
-        self._unrecorded += 1
+        self._unrecorded.add(run.dispatched.execution_id)
         self._changed.set()
         await self._record(run, ended)
-        self._unrecorded -= 1
+        self._unrecorded.discard(run.dispatched.execution_id)
         self._changed.set()
 
     async def _execute(self, run: _Run) -> Ended:
         action = run.action
         if action is None or run.pack is None:
             return results.failure(f"There is no action {run.dispatched.action_ref} any more.")
-        timeout = float(action.timeout_seconds or self._default_timeout)
         if run.stop.is_asked:
-            return results.stopped(cancelled=True, duration_ms=0, timeout=timeout)
+            return results.stopped(cancelled=True, duration_ms=0, timeout=run.timeout)
         if action.runtime_ref == Runtime.BUILTIN:
-            return await self._execute_coroutine(run, action.entrypoint, timeout)
+            return await self._execute_coroutine(run, action.entrypoint)
         return await self._scripts.execute(
-            run.dispatched, run.parameters, action, run.pack, timeout=timeout, stop=run.stop
+            run.dispatched, run.parameters, action, run.pack, timeout=run.timeout, stop=run.stop
         )
 
-    async def _execute_coroutine(self, run: _Run, name: str, timeout: float) -> Ended:
+    async def _execute_coroutine(self, run: _Run, name: str) -> Ended:
         builtin = BUILTINS.get(name)
         if builtin is None:
             return results.failure(f"Attune has no built-in action {name!r}.")
         started = self._clock.monotonic()
         output: JsonObject | None = None
-        with anyio.move_on_after(timeout) as scope:
+        with anyio.move_on_after(run.timeout) as scope:
             run.stop.cancels(scope)
             output = await builtin(run.parameters)
         duration_ms = round((self._clock.monotonic() - started) * 1000)
         if output is not None:
             return results.of_coroutine(output, duration_ms)
-        return results.stopped(cancelled=run.stop.is_asked, duration_ms=duration_ms, timeout=timeout)
+        return results.stopped(cancelled=run.stop.is_asked, duration_ms=duration_ms, timeout=run.timeout)
 
     async def _record(self, run: _Run, ended: Ended) -> None:
         """Store how an execution ended, however long the database is away, and whatever the result is."""

@@ -6,6 +6,7 @@ from attune.api.endpoints import Endpoint
 from attune.api.routes.auth import AuthRoutes
 from attune.api.routes.bus import BusRoutes
 from attune.api.routes.catalog import CatalogRoutes
+from attune.api.routes.dead_letters import DeadLetterRoutes
 from attune.api.routes.description import described
 from attune.api.routes.doctor import DoctorRoutes
 from attune.api.routes.enforcements import EnforcementRoutes
@@ -14,6 +15,7 @@ from attune.api.routes.executions import ExecutionRoutes
 from attune.api.routes.explain import ExplainRoutes
 from attune.api.routes.health import HealthRoutes
 from attune.api.routes.identities import IdentityRoutes
+from attune.api.routes.metrics import MetricsRoutes
 from attune.api.routes.rules import RuleRoutes
 from attune.api.routes.space import SpaceRoutes
 from attune.api.routes.system import SystemRoutes
@@ -36,10 +38,12 @@ ENDPOINTS: tuple[Endpoint, ...] = described(
         ExplainRoutes(_NOTHING, _NOTHING, _NOTHING, _NOTHING),
         ExecutionRoutes(_NOTHING, _NOTHING, _NOTHING, _NOTHING, _NOTHING),
         BusRoutes(_NOTHING),
-        DoctorRoutes(_NOTHING, _NOTHING, _NOTHING, _NOTHING, anonymous=False),
+        DeadLetterRoutes(_NOTHING, _NOTHING),
+        MetricsRoutes(_NOTHING, public=False),
+        DoctorRoutes(_NOTHING, _NOTHING, _NOTHING, _NOTHING, _NOTHING, anonymous=False),
         SpaceRoutes(_NOTHING, _NOTHING, _NOTHING),
         WatchRoutes(_NOTHING, _NOTHING, ""),
-        SystemRoutes(_NOTHING, _NOTHING, _NOTHING, _NOTHING, _NOTHING, _NOTHING),
+        SystemRoutes(_NOTHING, _NOTHING, _NOTHING, _NOTHING, _NOTHING, _NOTHING, _NOTHING),
     )
     for endpoint in routes.endpoints()
 )

@@ -84,6 +84,7 @@ ROUTES = [
     ("GET", "/api/v1/executions/{id}", READ),
     ("POST", "/api/v1/executions/execute", RIGHT),
     ("POST", "/api/v1/executions/{id}/cancel", RIGHT),
+    ("POST", "/api/v1/executions/{id}/rerun", RIGHT),
     # Never for anonymous callers: files, what was printed, the bus with its dead letters, and the server itself.
     ("GET", "/api/v1/packs/{ref}/files", RIGHT),
     ("GET", "/api/v1/packs/{ref}/archive", RIGHT),
@@ -93,10 +94,17 @@ ROUTES = [
     ("GET", "/api/v1/bus/queues", RIGHT),
     ("GET", "/api/v1/bus/trace/{correlation_id}", RIGHT),
     ("GET", "/api/v1/bus/dead-letters", RIGHT),
+    ("GET", "/api/v1/bus/dead-letters/{id}", RIGHT),
+    ("POST", "/api/v1/bus/dead-letters/{id}/replay", RIGHT),
+    ("POST", "/api/v1/bus/dead-letters/{id}/discard", RIGHT),
+    ("POST", "/api/v1/bus/dead-letters/replay", RIGHT),
+    ("POST", "/api/v1/bus/dead-letters/discard", RIGHT),
     ("GET", "/api/v1/system/status", RIGHT),
     ("GET", "/api/v1/system/doctor", RIGHT),
+    ("GET", "/api/v1/system/recovery", RIGHT),
     ("GET", "/api/v1/system/space", RIGHT),
     ("GET", "/api/v1/watch", RIGHT),
+    ("GET", "/metrics", RIGHT),
 ]
 A_READ = "/api/v1/rules"
 
@@ -240,7 +248,7 @@ async def test_an_endpoint_without_a_permission_refuses_the_start(access: Any) -
     ]
 
     with pytest.raises(StartError, match="GET /open declares no permission"):
-        Api(endpoints, cast(Any, None), max_body_size=1024)
+        Api(endpoints, cast(Any, None), cast(Any, None), max_body_size=1024)
 
 
 PROXIED = [

@@ -37,6 +37,9 @@ GOOD: dict[tuple[str, str], dict[str, Any]] = {
     ("PATCH", "/api/v1/rules/{ref}"): {"label": "Never"},
     ("POST", "/api/v1/events"): {"trigger_ref": "shop.sold"},
     ("POST", "/api/v1/executions/execute"): {"action_ref": "core.noop"},
+    ("POST", "/api/v1/executions/{id}/rerun"): {"parameters": {}},
+    ("POST", "/api/v1/bus/dead-letters/replay"): {"ids": [9_000_000_000]},
+    ("POST", "/api/v1/bus/dead-letters/discard"): {"ids": [9_000_000_000]},
 }
 WITH_BODY = [(method, one.path) for one in ENDPOINTS if one.body for method in methods(one)]
 
@@ -300,6 +303,19 @@ async def test_every_route_refuses_what_it_does_not_know(site: Site, endpoint: E
             _problem(await site.ask(method, url, json={"extra": 1}), 422, "VALIDATION_ERROR")
 
 
+@pytest.mark.parametrize("endpoint", ENDPOINTS, ids=lambda endpoint: f"{endpoint.method} {endpoint.path}")
+async def test_an_idempotency_key_is_taken_or_refused_but_not_ignored_where_something_is_done(
+    site: Site, endpoint: Endpoint
+) -> None:
+    for method in methods(endpoint):
+        url, body = _concrete(endpoint.path), GOOD.get((method, endpoint.path))
+        answer = await site.ask(method, url, json=body, headers={"Idempotency-Key": f"{method} {url}"})
+        if method == "GET" or endpoint.replay is not None:
+            assert answer.status_code != 422, answer.text
+        else:
+            assert "takes no Idempotency-Key" in _problem(answer, 422, "VALIDATION_ERROR")["detail"]
+
+
 @pytest.mark.parametrize("path", sorted({endpoint.path for endpoint in ENDPOINTS}))
 async def test_a_method_that_a_path_does_not_know_is_answered_with_those_it_knows(site: Site, path: str) -> None:
     url = _concrete(path)
@@ -342,7 +358,8 @@ IDS = ["0", "-1", str(2**63), "9" * 5000, "abc", "1.0", "1e3", "0x1", "%20", "%E
 async def test_an_id_that_nothing_can_have_is_not_found(site: Site, given: str) -> None:
     for endpoint in (one for one in ENDPOINTS if "{id}" in one.path):
         url = _concrete(endpoint.path.replace("{id}", given))
-        _problem(await site.ask(endpoint.method, url), 404, "NOT_FOUND")
+        body = GOOD.get((endpoint.method, endpoint.path))
+        _problem(await site.ask(endpoint.method, url, json=body), 404, "NOT_FOUND")
 
 
 @pytest.mark.parametrize("given", ["abc", "0", "%00", "00000000-0000-0000-0000-00000000000g"])

@@ -31,6 +31,21 @@ def test_the_document_has_every_route_and_no_other() -> None:
     assert {(path, method.upper()) for path, method, _ in OPERATIONS} == routes
 
 
+def test_the_document_shows_which_routes_take_an_idempotency_key() -> None:
+    """And that their answers say when they are replayed."""
+    taking = [
+        (method, path, list(operation["responses"]["201"]["headers"]))
+        for path, method, operation in OPERATIONS
+        for one in operation["parameters"]
+        if (one["in"], one["name"], one["required"]) == ("header", "Idempotency-Key", False)
+    ]
+
+    assert sorted(taking) == [
+        ("post", "/api/v1/events", ["Idempotency-Replayed"]),
+        ("post", "/api/v1/executions/execute", ["Idempotency-Replayed"]),
+    ]
+
+
 async def test_the_server_answers_with_this_document(site: Site) -> None:
     answer = await site.remote.get("/api-spec/openapi.json")
 

@@ -17,8 +17,10 @@ PACK = {"id", "ref", "label", "description", "version", "tags", "is_standard", *
 PACK_WHOLE = PACK | {"conf_schema", "config", "meta", "runtime_deps", "dependencies"}
 TRIGGER = {"id", "ref", "pack_ref", "label", "description", "enabled", *TIMES}
 ACTION = {"id", "ref", "pack_ref", "label", "description", "entrypoint", "runtime_ref", *TIMES}
+ACTION_WHOLE = ACTION | {"pack", "param_schema", "out_schema", "output_format", "timeout_seconds", "max_retries"}
+ACTION_WHOLE |= {"retry_delay", "retry_backoff", "retry_jitter", "retry_on"}
 RULE = {"id", "ref", "pack_ref", "label", "description", "action_ref", "trigger_ref", "action_params"}
-RULE |= {"trigger_params", "enabled", "is_adhoc", *TIMES}
+RULE |= {"trigger_params", "enabled", "overlap", "is_adhoc", *TIMES}
 RULE_WHOLE = RULE | {"pack", "action", "trigger", "conditions", "owner_identity"}
 TIMER = {"rule", "rule_ref", "trigger_ref", "state", "schedule", "timezone", "problem", "next_fire_at"}
 TIMER |= {"last_fired_at", "execution_count"}
@@ -26,11 +28,13 @@ EVENT = {"id", "trigger", "trigger_ref", "source", "source_ref", "rule", "rule_r
 EVENT |= {"correlation_id"}
 EVENT_WHOLE = (EVENT - {"has_payload"}) | {"config", "payload"}
 ENFORCEMENT = {"id", "rule", "rule_ref", "trigger_ref", "event", "status", "reason", "created", "resolved_at"}
-ENFORCEMENT |= {"correlation_id"}
+ENFORCEMENT |= {"correlation_id", "waiting_for", "waiting_since"}
 ENFORCEMENT_WHOLE = ENFORCEMENT | {"config", "condition", "conditions", "payload", "execution"}
 EXECUTION = {"id", "action_ref", "status", "parent", "enforcement", "event", "rule_ref", "trigger_ref", "worker"}
-EXECUTION |= {"original_execution", "correlation_id", "waiting_for", "started_at", "finished_at", *TIMES}
+EXECUTION |= {"original_execution", "correlation_id", "waiting_for", "waiting_since", "started_at", "finished_at"}
+EXECUTION |= {"retry_count", "retry_reason", "not_before", *TIMES}
 EXECUTION_WHOLE = EXECUTION | {"action", "config", "executor", "result", "causation_id", "depth", "script"}
+EXECUTION_WHOLE |= {"boot", "deadline", "lease_until", "retried_as"}
 IDENTITY = {"id", "login", "display_name", "administrator", "frozen", "has_password", *TIMES}
 TOKENS = {"access_token", "refresh_token", "token_type", "expires_in"}
 ME = {"id", "login", "display_name", "auth_provider", "is_local", "can_change_password", "administrator"}
@@ -41,6 +45,12 @@ STATUS |= {"running_executions", "waiting_timers", "waiting_deliveries", "dead_l
 STATUS |= {"queues", "running", "failing", "timers", "versions"}
 
 SPACE = {"tables", "database_bytes", "wal_bytes", "folders", "free_bytes", "history_bytes", "retention"}
+LETTER = {"id", "queue", "message_id", "correlation_id", "causation_id", "depth", "message_type", "version", "source"}
+LETTER |= {"payload", "subject", "attempts", "error", "published_at", "created"}
+LETTER_WHOLE = LETTER | {"subject_state", "exchange", "routing_key", "consumer", "refusal"}
+HANDLED = {"affected", "remaining", "next_after", "letters", "failures"}
+
+RECOVERY = {"at", "clean", "predecessor", "interrupted", "waiting", "deliveries", "dead_letters", "report"}
 
 HISTORY = {"rule", "rule_ref", "enabled", "trigger_ref", "action_ref", "since", "until", "events", "complete"}
 HISTORY |= {"newest_event", "fired", "last_fired_event", "waiting", "disabled", "unexamined", "not_matched", "errors"}
@@ -68,7 +78,7 @@ OBJECTS: list[tuple[str, str, dict[str, Any] | None, int, set[str]]] = [
         "/api/v1/actions/{action}",
         None,
         200,
-        ACTION | {"pack", "param_schema", "out_schema", "output_format", "timeout_seconds"},
+        ACTION_WHOLE,
     ),
     ("GET", "/api/v1/rules/{rule}", None, 200, RULE_WHOLE),
     ("GET", "/api/v1/rules/{rule}/explain", None, 200, HISTORY),
@@ -91,12 +101,19 @@ OBJECTS: list[tuple[str, str, dict[str, Any] | None, int, set[str]]] = [
     ("GET", "/api/v1/executions/{execution}", None, 200, EXECUTION_WHOLE),
     ("POST", "/api/v1/executions/execute", {"action_ref": "core.noop"}, 201, EXECUTION_WHOLE),
     ("POST", "/api/v1/executions/{sleeping}/cancel", None, 200, EXECUTION_WHOLE),
+    ("POST", "/api/v1/executions/{ended}/rerun", {"parameters": {"exit_code": 1}}, 201, EXECUTION_WHOLE),
     ("GET", "/api/v1/bus/topology", None, 200, {"exchanges", "queues"}),
     ("GET", "/api/v1/bus/queues", None, 200, {"queues", "unroutable"}),
     ("GET", "/api/v1/bus/trace/{correlation_id}", None, 200, {"correlation_id", "hops"}),
+    ("GET", "/api/v1/bus/dead-letters/{letter}", None, 200, LETTER_WHOLE),
+    ("POST", "/api/v1/bus/dead-letters/{replayed}/replay", None, 200, {"id", "became"}),
+    ("POST", "/api/v1/bus/dead-letters/{discarded}/discard", None, 200, {"id", "became"}),
+    ("POST", "/api/v1/bus/dead-letters/replay", {"filter": {"subject": "none"}}, 200, HANDLED),
+    ("POST", "/api/v1/bus/dead-letters/discard", {"filter": {"subject": "none"}}, 200, HANDLED),
     ("GET", "/api/v1/system/status", None, 200, STATUS),
     ("GET", "/api/v1/system/doctor", None, 200, {"findings"}),
     ("GET", "/api/v1/system/space", None, 200, SPACE),
+    ("GET", "/api/v1/system/recovery", None, 200, RECOVERY),
     ("GET", "/api/v1/watch", None, 200, {"cursor", "settled", "events", "executions", "cut"}),
 ]
 
@@ -117,25 +134,11 @@ LISTS: list[tuple[str, set[str]]] = [
     ("/api/v1/events", EVENT),
     ("/api/v1/enforcements", ENFORCEMENT),
     ("/api/v1/executions", EXECUTION),
-    (
-        "/api/v1/bus/dead-letters",
-        {
-            "id",
-            "queue",
-            "message_id",
-            "correlation_id",
-            "message_type",
-            "subject",
-            "payload",
-            "attempts",
-            "error",
-            "created",
-        },
-    ),
+    ("/api/v1/bus/dead-letters", LETTER),
 ]
 
-# What some items have beside them: the instant of a timer's rule, the way of a dead letter.
-MAY_HAVE = {"next_fire_at", "message_id", "causation_id", "depth", "version", "source", "published_at"}
+# What some items have beside them: the instant of a timer's rule.
+MAY_HAVE = {"next_fire_at"}
 
 _REFUSED = ("PUT", "PATCH", "DELETE")
 
@@ -147,6 +150,7 @@ OTHERS = {
     ("GET", "/health/detailed"),
     ("GET", "/health/ready"),
     ("GET", "/health/live"),
+    ("GET", "/metrics"),
     ("DELETE", "/api/v1/rules/{ref}"),
     # Files, and what they have the last word on: tests/cli/test_files.py.
     ("GET", "/api/v1/rules/{ref}/source"),
@@ -188,12 +192,15 @@ async def shop(cluster: Cluster, base: Path) -> AsyncIterator[Shop]:
         sleeping = await site.data(
             "POST", "/api/v1/executions/execute", json={"action_ref": "core.sleep", "parameters": {"seconds": 1000}}
         )
-        await site.sql(
+        ended = await site.data("POST", "/api/v1/executions/execute?wait=30", json={"action_ref": "core.noop"})
+        letters = await site.sql(
             """
             INSERT INTO attune.dead_letter (queue, message_id, correlation_id, depth, message_type, version, source,
                                             payload, attempts, error, published_at, created)
-            SELECT 'attune.events.queue', gen_random_uuid(), gen_random_uuid(), 0, 'EventCreated', '1.0', 'test', '{}',
-                   5, 'broken', now(), now()
+            SELECT 'attune.events.queue', gen_random_uuid(), gen_random_uuid(), 0, 'EventCreated', '1.0', 'test',
+                   '{"event_id": 1, "trigger_ref": "shop.sold"}', 5, 'broken', now(), now()
+              FROM generate_series(1, 3)
+            RETURNING id
             """
         )
         yield Shop(
@@ -210,8 +217,10 @@ async def shop(cluster: Cluster, base: Path) -> AsyncIterator[Shop]:
                 "enforcement": execution["enforcement"],
                 "execution": execution["id"],
                 "sleeping": sleeping["id"],
+                "ended": ended["id"],
                 "correlation_id": event["correlation_id"],
                 "refresh_token": tokens["refresh_token"],
+                **{name: row["id"] for name, row in zip(("letter", "replayed", "discarded"), letters, strict=True)},
             },
         )
 
@@ -334,7 +343,8 @@ async def test_an_event_is_explained_rule_by_rule(shop: Shop) -> None:
     rules = {rule["rule_ref"]: rule for rule in explained["rules"]}
     assert explained["event"] == event
     assert rules["shop.always"]["decision"] == "matched"
-    assert rules["shop.always"]["execution"] == {"id": execution["id"], "status": "completed", "error": None}
+    ran = {"id": execution["id"], "status": "completed", "error": None, "attempts": 1}
+    assert rules["shop.always"]["execution"] == ran
     assert rules["shop.never"]["decision"] == "not_matched"
     assert rules["shop.never"]["conditions"]["outcome"] == "false"
 

@@ -9,6 +9,7 @@ from attune.api.routes.watch import Cursor, WatchRoutes
 from attune.base.clock import SystemClock
 from attune.bus.bus import Bus
 from attune.bus.topology import TOPOLOGY
+from attune.bus.transaction import Traffic
 from attune.cli.watch import News
 from attune.database.pool import Database
 from tests.api.sites import Site
@@ -209,7 +210,7 @@ async def test_while_nothing_is_committed_the_database_is_not_asked() -> None:
         await anyio.wait_all_tasks_blocked()
         assert not done.is_set()
         # A commit ends the wait; so does a server that stops, and a cursor of another boot.
-        bus.committed([], [])
+        bus.committed(Traffic())
         with anyio.fail_after(20):
             await done.wait()
     with anyio.fail_after(20):

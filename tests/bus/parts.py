@@ -22,6 +22,7 @@ from attune.bus.transaction import Transaction
 from attune.bus.upkeep import Sweep
 from attune.database.ids import uuid7
 from attune.database.pool import Database, Row
+from attune.telemetry.metrics import Instruments
 from tests.support.waiting import eventually, until
 
 NUMBERS = "test.numbers.queue"
@@ -102,6 +103,7 @@ class Rig:
         self.clock = clock or SystemClock()
         self.is_owned = True
         self.bus = Bus(database, TOPOLOGY, self.clock, lambda: self.is_owned)
+        self.instruments = Instruments()
         self.calls = Calls()
         self._max_attempts = max_attempts
         # Their queues exist although nobody consumes them here.
@@ -121,7 +123,7 @@ class Rig:
     ) -> ConsumerLoop:
         """The consumer of the numbers, with its queue."""
         consumer = Consumer(NUMBERS, Counted, "counter", handle or self.effect, capacity=capacity or plenty)
-        return ConsumerLoop(self.bus, consumer, max_attempts=self._max_attempts, ready=always)
+        return ConsumerLoop(self.bus, consumer, self.instruments, max_attempts=self._max_attempts, ready=always)
 
     @asynccontextmanager
     async def consuming(
@@ -147,7 +149,7 @@ class Rig:
         async with self.bus.transaction() as transaction:
             for number in numbers:
                 transaction.publish(Counted(number_id=number), cause or root(), "test")
-        return list(transaction._published)
+        return list(transaction._traffic.due)
 
     async def insert(
         self,

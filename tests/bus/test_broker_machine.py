@@ -214,7 +214,7 @@ async def play(make: MakeBroker, script: Sequence[tuple[str, tuple[Any, ...]]]) 
 
 @pytest.mark.parametrize("make", BROKERS.values(), ids=BROKERS)
 @given(script=STEPS)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_whatever_happens_each_row_is_settled_exactly_once(
     make: MakeBroker, script: Sequence[tuple[str, tuple[Any, ...]]]
 ) -> None:

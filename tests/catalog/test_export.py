@@ -43,6 +43,7 @@ def made(**fields: Any) -> Rule:
         "action_params": {},
         "trigger_params": {},
         "enabled": True,
+        "overlap": "allow",
         "is_adhoc": True,
         "owner_identity": None,
     }
@@ -56,6 +57,7 @@ def made(**fields: Any) -> Rule:
     action_params=objects,
     trigger_params=objects,
     enabled=st.booleans(),
+    overlap=st.sampled_from(["allow", "skip", "queue"]),
 )
 def test_what_is_written_reads_back_as_the_same(**fields: Any) -> None:
     read = read_rule(Path("thank.yaml"), None, rule_yaml(made(**fields)).encode()).content

@@ -71,7 +71,7 @@ SHOWN: list[tuple[str, str, str]] = [
     ("bus topology", "enforcement.created", "queues.0.name"),
     ("bus queues", "attune.events.queue", "queues.0.waiting"),
     ("bus trace CHAIN", "EnforcementCreated", "hops.0.outcome"),
-    ("bus dead", "message type", ""),
+    ("bus dead list", "message type", ""),
 ]
 
 
@@ -251,6 +251,24 @@ async def test_an_event_is_emitted(site: Site, attune: Commands) -> None:
     assert json.loads(data.stdout)["payload"] == {"item": "tea", "price": 3}
 
 
+async def test_what_has_an_idempotency_key_is_done_once(attune: Commands) -> None:
+    typed = [
+        ("event", "emit", "shop.typed", "-p", "item=tea", "--idempotency-key", "tea of today", "--json"),
+        ("run", "core.echo", "-p", "message=hi", "--idempotency-key", "tea of today", "--json"),
+    ]
+    for words in typed:
+        first, second = [json.loads((await attune(*words)).stdout) for _ in range(2)]
+        assert first["id"] == second["id"]
+    assert first["status"] == second["status"] == "completed"
+
+    other = await attune("event", "emit", "shop.typed", "-p", "item=milk", "--idempotency-key", "tea of today")
+    none = await attune("event", "emit", "shop.typed", "-p", "item=tea", "--idempotency-key", "caf\xe9")
+
+    assert (other.returncode, none.returncode) == (REFUSED, USAGE)
+    assert "a key of its own" in other.stderr
+    assert "printable ASCII" in none.stderr
+
+
 async def test_an_identity_is_made_and_signs_in_with_the_password_it_was_given(site: Site, attune: Commands) -> None:
     made = await attune("identity", "create", "ann", "--administrator", "--json")
     given = await attune("identity", "passwd", "ann", stdin="correct horse\n")
@@ -420,7 +438,7 @@ async def test_why_an_execution_waits_is_told_while_it_does(site: Site, attune: 
     shown = await attune("why", "execution", str(execution["id"]))
 
     assert "asked for by somebody, without a rule" in shown.stdout
-    assert f"it waits for a free slot of worker {site.serving.engine.worker.worker_id}\n" in shown.stdout
+    assert f"it waits for a free slot of worker {site.serving.engine.worker.worker_id}, since 20" in shown.stdout
 
 
 async def test_the_doctor_makes_every_check_of_a_server_and_ends_with_one_for_a_problem(

@@ -420,8 +420,12 @@ async def test_a_stranger_with_the_number_of_the_old_server_is_left_alone(
     stranger = as_account(account, name, "60", executable="/bin/sleep")
     lock_file = cluster.data_directory / "postmaster.pid"
     lock_file.write_text(f"{stranger.pid}\n{cluster.data_directory}\n1\n5432\n\n\n1 1\nready   \n")
+    # PostgreSQL has a second one, beside its socket.
+    beside = cluster.socket_directory / ".s.PGSQL.5432.lock"
+    beside.write_text(f"{stranger.pid}\n{cluster.data_directory}\n1\n5432\n{cluster.socket_directory}\n")
     if account.switch:
-        os.chown(lock_file, account.uid, account.gid)
+        for left in (lock_file, beside):
+            os.chown(left, account.uid, account.gid)
     await cluster.start()
     assert await ask(cluster, "SELECT 1") == 1
     assert stranger.poll() is None

@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from attune.api.endpoints import Access, Endpoint
+from attune.api.idempotency import HEADER
 from tests.api.routes import ENDPOINTS, methods
 
 PATH = Path(__file__).resolve().parents[2] / "docs" / "http.md"
@@ -38,6 +39,29 @@ curl -s http://127.0.0.1:8080/api/v1/executions -H "Authorization: Bearer $token
 
 A request has 20 seconds to arrive, its body more: a second for each kB. 512 connections are open at once, and 100
 requests may wait behind one another on one. An offer of another protocol (`Upgrade`) is ignored.
+
+## Sending again
+
+Who hears no answer does not know whether the request was carried out. With a name of its own (`Idempotency-Key: …`,
+1 to 255 printable ASCII characters, such as a UUID) it can be sent again and is carried out once, whatever breaks in
+between:
+
+```sh
+curl -s http://127.0.0.1:8080/api/v1/events -H "Authorization: Bearer $token" -H 'Content-Type: application/json' \\
+    -H 'Idempotency-Key: order-4711' -d '{"trigger_ref": "shop.sold", "payload": {"order": 4711}}'
+```
+
+- The same request again has the first answer again, with `Idempotency-Replayed: true`. What is left out of a body and
+  what has its default there are the same.
+- Another request with the same key is refused (422).
+- While the first is under way, all others are refused (409): send it again later.
+- A request that was refused leaves its key free.
+- A key belongs to who sent it, and to the route. It is kept for 24 hours from the first request on, then forgotten.
+- If Attune, or its database, went away before there was an answer, a later one shows what the request has made as it
+  is then.
+
+Routes that take a key say so below; the others that change something refuse one (422), and `GET` has no use for it.
+`attune event emit` and `attune run` have `--idempotency-key`.
 
 ## Answers
 
@@ -117,6 +141,8 @@ def _details(endpoint: Endpoint) -> Iterator[str]:
     if endpoint.body is not None:
         fields = dict(_fields(endpoint.body))
         yield f"`{endpoint.method} {endpoint.path}` takes {_list(fields)}.\n"
+    if endpoint.replay is not None:
+        yield f"`{endpoint.method} {endpoint.path}` takes an [`{HEADER}`](#sending-again).\n"
 
 
 def _fields(model: type[BaseModel]) -> list[tuple[str, Any]]:

@@ -22,8 +22,13 @@ from attune.bus.topology import TOPOLOGY
 from attune.catalog.formats import ActionFile, PackFile, RuleFile, TriggerFile
 from attune.cli.talk import CommandError
 from attune.settings import sections
+from attune.telemetry import families
+from attune.telemetry.families import Family
+from attune.telemetry.histogram import BOUNDS
 
 FOLDER = Path(__file__).resolve().parents[2] / "docs" / "reference"
+
+FAMILIES = [one for one in vars(families).values() if isinstance(one, Family)]
 
 FILES: dict[str, type[BaseModel]] = {
     "pack.yaml": PackFile,
@@ -59,6 +64,12 @@ KEYS = {
     "actions/*.yaml parameter_format": "as what it gets them",
     "actions/*.yaml output_format": "as what its stdout is read into `result.data`",
     "actions/*.yaml timeout": "seconds that it may run; without, `worker.default_timeout`",
+    "actions/*.yaml max_retries": "how often it is tried again, at most",
+    "actions/*.yaml retry_delay": "seconds before the first retry, at most a day",
+    "actions/*.yaml retry_backoff": "how the delays of further retries grow: by the same, in steps, or doubling",
+    "actions/*.yaml retry_jitter": "the share, 0 to 1, by which chance makes a delay longer or shorter",
+    "actions/*.yaml retry_on": "the states after which it is tried again; `abandoned` only if it may run twice",
+    "rules/*.yaml overlap": "while an execution of it has not ended: allow another, skip it, or queue it",
     "rules/*.yaml trigger_ref": "the trigger whose events it waits for; `trigger` means the same",
     "rules/*.yaml action_ref": "the action that it runs; `action` means the same",
     "rules/*.yaml enabled": "whether it is on; `attune rule enable` and `disable` win until this changes",
@@ -90,6 +101,16 @@ _ERRORS = """\
 Every error says what is wrong, where, and what to do, and has a `code` that stays. Over HTTP it is a problem document,
 see [the HTTP API](../http.md); the command line writes the same words to stderr and ends with a code of
 [its own](../cli.md).
+"""
+_METRICS = """\
+# Metrics
+
+What `GET /metrics` tells, in Prometheus's text format; [monitoring](../howto-prometheus.md) shows how to read it and
+what to watch. Counters and histograms begin anew with each start. Times are in seconds. The `le` of a histogram is one
+of {bounds}, or `+Inf`.
+
+What begins with `process_` or `python_` comes from the library `prometheus_client`: processor time, memory, open files
+and the garbage collector of the server's own process, without PostgreSQL and without actions.
 """
 _FILES = """\
 # Files of a pack
@@ -146,10 +167,20 @@ def pack_files() -> str:
     return _page(lines)
 
 
+def metrics() -> str:
+    """The page on the metrics."""
+    lines = [_METRICS.format(bounds=", ".join(map(str, BOUNDS))), "| Metric | Kind | Labels | |", "|---|---|---|---|"]
+    for one in FAMILIES:
+        labels = ", ".join(f"`{label}`" for label in one.labels)
+        lines.append(f"| `{one.name}` | {one.kind} | {labels} | {one.text} |")
+    return _page(lines)
+
+
 PAGES: dict[str, Callable[[], str]] = {
     "settings.md": settings,
     "messages.md": messages,
     "errors.md": error_codes,
+    "metrics.md": metrics,
     "pack-files.md": pack_files,
 }
 

@@ -27,7 +27,7 @@ _KINDS = """\
 - **parking**: nothing consumes it.
 
 A delivery that fails is tried again after 1, 4, 16 and 64 seconds; after `bus.max_attempts` attempts it is a dead
-letter, with its error. `attune bus dead` lists them.
+letter, with its error: [dead letters](dead-letters.md) tells how to look at them, replay them and discard them.
 """
 
 _DECISIONS = """\
@@ -48,7 +48,8 @@ _DECISIONS = """\
 1. Write the class in `attune/bus/messages.py`, with its exchange and its key. Keys are exact; a field of the payload
    may stand in braces: an enum's values make a closed list of keys, an integer id makes the message addressed.
 2. Add a row to `attune/bus/topology.py`. One queue has one message class and one consumer.
-3. Register the consumer in `attune/engine.py`. The check at start tells what was forgotten.
+3. Register the consumer in `attune/engine.py`; if a row waits for the message (`about`), also what ends that when its
+   dead letter is discarded. The check at start tells what was forgotten.
 """
 
 

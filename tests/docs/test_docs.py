@@ -35,6 +35,11 @@ def test_the_page_on_http_is_the_routes() -> None:
     assert endpoints.PATH.read_text() == endpoints.render(), "run: python -m tests.docs.endpoints"
 
 
+@pytest.mark.parametrize("message", [one for one in TOPOLOGY.messages if one.about], ids=lambda one: one.__name__)
+def test_what_a_discard_does_is_told_of_every_message_that_something_waits_for(message: type[Message]) -> None:
+    assert f"\n| {message.__name__} | " in (ROOT / "docs" / "dead-letters.md").read_text()
+
+
 @pytest.mark.parametrize("endpoint", ENDPOINTS, ids=lambda endpoint: f"{endpoint.method} {endpoint.path}")
 def test_every_route_is_on_the_page_on_http_and_says_what_it_is_for(endpoint: Endpoint) -> None:
     assert f"`{endpoint.method}`" in endpoints.PATH.read_text()
@@ -147,12 +152,12 @@ def test_the_files_of_the_quick_start_have_no_problems(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_command_that_a_page_types_exists(page: Path) -> None:
-    known = _commands()
-    nouns = {path[0] for path in known}
-    for typed in re.findall(r"(?:\.venv/bin/|`|^)attune ([a-z]+(?: [a-z]+)?)", page.read_text(), re.MULTILINE):
+    known = {tuple(typed.split()) for typed in commands.commands()}
+    groups = {path[:length] for path in known for length in range(1, len(path))}
+    for typed in re.findall(r"(?:\.venv/bin/|`|^)attune ([a-z]+(?: [a-z]+){0,2})", page.read_text(), re.MULTILINE):
         words = tuple(typed.split())
-        is_command = words in known or words[:1] in known
-        assert is_command or (len(words) == 1 and words[0] in nouns), f"{page.name} types: attune {typed}"
+        is_command = any(words[:length] in known for length in range(1, len(words) + 1))
+        assert is_command or words in groups, f"{page.name} types: attune {typed}"
 
 
 def test_the_readme_has_its_two_lines() -> None:
@@ -164,18 +169,3 @@ def test_the_readme_has_its_two_lines() -> None:
 def _checks_out(pack: Path) -> None:
     checked = CliRunner().invoke(app, ["check", str(pack)], catch_exceptions=False)
     assert checked.output == f"{pack}: no problems\n"
-
-
-def _commands() -> set[tuple[str, ...]]:
-    """Every command, as the words that it is typed with."""
-    found: set[tuple[str, ...]] = set()
-    for command in app.registered_commands:
-        assert command.callback is not None
-        found.add((command.name or command.callback.__name__,))
-    for group in app.registered_groups:
-        assert group.typer_instance is not None
-        noun = str(group.typer_instance.info.name)
-        for command in group.typer_instance.registered_commands:
-            assert command.callback is not None
-            found.add((noun, command.name or command.callback.__name__))
-    return found

@@ -47,6 +47,8 @@ FILL = """
            now(), now()
       FROM attune.enforcement;
     INSERT INTO attune.execution_open SELECT id FROM attune.execution;
+    INSERT INTO attune.rule_turn (rule, execution) SELECT id, id FROM attune.execution;
+    INSERT INTO attune.rule_queue (rule, execution) SELECT id % 10, id FROM attune.execution;
     INSERT INTO attune.delivery (queue, message_id, correlation_id, depth, message_type, version, source, payload,
                                  published_at, available_at, attempt)
     SELECT 'queue', gen_random_uuid(), correlation_id, 0, 'EventCreated', '1.0', 'test', '{}', now(), now(), 1
@@ -63,12 +65,19 @@ FILL = """
       FROM attune.event;
     INSERT INTO attune.timer_skip (rule, rule_ref, first, last, count, reason, created)
     SELECT 1, 'shop.often', now(), now(), 1, 'misfire', now() FROM attune.event;
+    INSERT INTO attune.idempotency_key (scope, key, fingerprint, subject, created)
+    SELECT 'local POST /api/v1/events', 'key ' || id, sha256(id::text::bytea), id,
+           '2026-03-01'::timestamptz + id * interval '1 second'
+      FROM attune.event;
     ANALYZE
 """
 
 _IDS = "'{" + ",".join(str(number) for number in range(4_000, 4_100)) + "}'"
+_TIMEOUTS = "{" + ",".join("300" for _ in range(100)) + "}"
 _UUIDS = "'{" + ",".join(str(uuid7()) for _ in range(100)) + "}'"
 _NOW = "'2026-03-01'"
+_SCOPES = "'{" + ",".join(['"local POST /api/v1/events"'] * 100) + "}'"
+_KEYS = "'{" + ",".join(f'"key {number}"' for number in range(4_000, 4_100)) + "}'"
 
 # Statements of the hot path, and arguments for them.
 HOT: dict[str, tuple[str, list[str]]] = {
@@ -77,11 +86,15 @@ HOT: dict[str, tuple[str, list[str]]] = {
     "the processor closes enforcements": (executions.RESOLVE_ENFORCEMENTS, [_IDS, "'processed'", "'{}'", _NOW]),
     "the scheduler reads executions": (executions.READ_REQUESTED, [_IDS]),
     "the scheduler dispatches": (executions.DISPATCH, [_IDS, "1", _NOW, "'{requested,scheduling}'"]),
-    "the worker starts": (executions.START, [_IDS, _NOW, "1"]),
+    "the worker starts": (executions.START, [_IDS, _NOW, "1", f"'{uuid7()}'", f"'{_TIMEOUTS}'", "35"]),
     "the writer ends": (executions.FINISH, ["'completed'", _NOW, _IDS, "'{}'", "'{running}'"]),
     "completion reads": (executions.READ_ENDINGS, [_IDS]),
     "the history of a rule": (rules.TRIGGER_HISTORY, ["1", "'shop.sold'", "9000", "100"]),
     "the history of a rule with a timer": (rules.TIMER_HISTORY, ["1", _NOW, "'2026-02-01'", "100"]),
+    "a key is looked up": (events.READ_KEY, ["'local POST /api/v1/events'", "'key 7'", _NOW]),
+    "what keys have made is noted": (events.NAME_SUBJECTS, [_SCOPES, _KEYS, _IDS]),
+    "answers are kept": (events.KEEP_ANSWERS, [_SCOPES, _KEYS, _IDS]),
+    "keys are forgotten": (events.FORGET_KEYS, ["'2026-03-01T00:10:00Z'", "1000"]),
     "a consumer claims": (bus.CLAIM, ["'queue'", _UUIDS]),
 }
 

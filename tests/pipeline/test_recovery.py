@@ -75,9 +75,9 @@ async def test_what_has_ended_is_left_alone(database: Database, tmp_path: Path) 
         await rows(engine, "DELETE FROM attune.execution_open")
         before = await rows(engine, "SELECT * FROM attune.execution ORDER BY id")
 
-        found = await recover(engine.bus)
+        found = await recover(engine.bus, engine.definitions, None)
 
-        assert (found.abandoned, found.cancelled) == ((), ())
+        assert (found.interrupted, found.waiting) == ((), ())
         assert await rows(engine, "SELECT * FROM attune.execution ORDER BY id") == before
         assert len(before) == len(ended)
 

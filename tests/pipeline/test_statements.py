@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import anyio
 import asyncpg
 import pytest
 
@@ -12,13 +13,13 @@ from attune.bus.consumers import ConsumerLoop
 from attune.bus.messages import Cause, Delivery
 from attune.database.ids import uuid7
 from attune.engine import Engine
-from attune.events.model import NewEvent
+from attune.events.model import Key, NewEvent
 from attune.executions import endings
 from attune.executions.model import Finished
 from attune.executions.states import Step
 from tests.pipeline.shop import SHOP, TRIGGERS, rows
 from tests.support.databases import pool_on
-from tests.support.engines import engine_on, pack
+from tests.support.engines import emit, engine_on, pack
 
 TRIGGER = TRIGGERS[0]
 
@@ -51,6 +52,26 @@ class Bench:
         with self.noting() as noted:
             async with self.engine.bus.transaction() as transaction:
                 await self.engine.ingest.record(transaction, new)
+        return noted
+
+    async def ingest_with_keys(self, count: int) -> list[str]:
+        trigger = self.engine.definitions.triggers.by_ref[TRIGGER]
+        new = [
+            (NewEvent(trigger.id, trigger.ref, None, "test", Cause(uuid7(), None, 0)), Key("local", str(uuid7()), b""))
+            for _ in range(count)
+        ]
+        with self.noting() as noted:
+            async with self.engine.bus.transaction() as transaction:
+                await self.engine.ingest._record_once(transaction, new)
+        return noted
+
+    async def emit(self) -> list[str]:
+        """An event as it comes in from outside, without a key."""
+        with self.noting() as noted:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self.engine.writer.run)
+                await emit(self.engine, TRIGGER)
+                self.engine.writer.stop()
         return noted
 
     async def consume(self, row: str, count: int) -> list[str]:
@@ -154,6 +175,15 @@ async def test_as_many_statements_for_a_hundred_events_as_for_one(bench: Bench) 
     few = await bench.round(1, 1)
 
     assert await bench.round(100, 1) == few
+
+
+async def test_a_key_costs_two_statements_for_a_hundred_events_as_for_one_and_nothing_for_those_without(
+    bench: Bench,
+) -> None:
+    plain = await bench.ingest(1)
+
+    assert await bench.emit() == plain
+    assert len(await bench.ingest_with_keys(1)) == len(await bench.ingest_with_keys(100)) == len(plain) + 2
 
 
 async def test_as_many_statements_for_a_hundred_failures_as_for_one(bench: Bench) -> None:

@@ -4,6 +4,7 @@ import signal
 import sys
 from pathlib import Path
 
+import httpx2
 import pytest
 
 from tests.server.running import Running, attune, ended, processes_with, serving
@@ -83,7 +84,32 @@ async def test_kill_9_leaves_no_process_and_the_next_start_says_what_became_of_w
         shown = await server.get(f"/api/v1/executions/{execution['id']}")
         assert shown["status"] == "abandoned"
         assert "unknown" in shown["result"]["error"]
-        assert any("executions were running" in line["message"] for line in server.lines())
+        lines = [line["message"] for line in server.lines()]
+        fate = "1 execution was running when Attune stopped: 1 abandoned: action not retryable (1)"
+        assert {"Attune did not end cleanly the last time", fate} <= set(lines)
+        assert f"  recovered    {fate}\n" in server.said()
+        recovery = await server.get("/api/v1/system/recovery")
+        assert (recovery["clean"], fate in recovery["report"]) == (False, True)
+        (interrupted,) = recovery["interrupted"]
+        assert (interrupted["execution"], interrupted["outcome"]) == (execution["id"], "abandoned")
+
+
+@pytest.mark.parametrize("point", ["ingest.before_commit", "ingest.committed"])
+async def test_what_is_sent_again_after_kill_9_is_there_once(folder: Path, dsn: str, point: str) -> None:
+    shop, crash = pack(folder / "packs", "shop", {"triggers/sold.yaml": "ref: shop.sold\n"}), folder / "crash"
+    arguments, env = ("--packs", str(shop.parent)), {"ATTUNE_CRASH_FILE": str(crash)}
+    request = {"json": {"trigger_ref": "shop.sold"}, "headers": {"Idempotency-Key": "k"}}
+    async with serving(folder, *arguments, dsn=dsn, env=env) as server:
+        crash.write_text(point)
+        with pytest.raises(httpx2.TransportError):
+            await server.ask("POST", "/api/v1/events", **request)
+        await ended(server.process)
+    async with serving(folder, *arguments, dsn=dsn) as server:
+        answers = [await server.ask("POST", "/api/v1/events", **request) for _ in range(2)]
+        (event,) = await server.get("/api/v1/events")
+
+    assert [answer.json()["data"]["id"] for answer in answers] == [event["id"]] * 2
+    assert ("Idempotency-Replayed" in answers[0].headers) is (point == "ingest.committed")
 
 
 async def test_a_second_server_on_the_same_data_is_refused_and_told_of_the_first(folder: Path, dsn: str) -> None:

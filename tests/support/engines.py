@@ -20,6 +20,7 @@ from attune.engine import Engine
 from attune.events.model import NewEvent
 from attune.executions import queries as executions
 from attune.settings import load
+from attune.telemetry.metrics import Instruments
 from attune.telemetry.stages import Stages
 from attune.workers.environment import Surroundings
 from attune.workers.logs import Logs
@@ -52,6 +53,7 @@ async def engine_on(
         clock=clock,
         topology=topology,
         stages=stages or Stages(visible=False, debug=False),
+        instruments=Instruments(),
         worker_id=worker,
         surroundings=Surroundings(str(uuid4()), "http://127.0.0.1:1", folder, folder, ()),
         logs=Logs(folder / "logs"),
@@ -87,6 +89,7 @@ def rule(ref: str, trigger: str, action: str = "core.noop", **fields: Any) -> Ru
         "action_params": {},
         "trigger_params": {},
         "enabled": True,
+        "overlap": "allow",
     }
     return RuleSpec(**{**values, **fields})
 

@@ -22,6 +22,7 @@ from attune.database.embedded import Cluster
 from attune.database.group_commit import GroupCommit
 from attune.database.pool import Database
 from attune.sources.timers.service import Timers
+from attune.telemetry.metrics import Instruments
 from tests.bus.proxy import Failure, proxy_to
 from tests.support.clock import VirtualClock
 from tests.support.waiting import eventually, until
@@ -165,7 +166,7 @@ async def _blocked(database: Database) -> bool | None:
 async def test_t72_two_services_fire_each_instant_once(timeline: Timeline) -> None:
     engine = timeline.engine
     writer: GroupCommit[Transaction] = GroupCommit(engine.bus.transaction, anyio.Lock)
-    second = Timers(engine.bus, engine.ingest, writer, timeline.clock)
+    second = Timers(engine.bus, engine.ingest, writer, timeline.clock, Instruments())
     names = [f"tick{number}" for number in range(20)]
     await timeline.rule("skips", interval=10, misfire_policy="skip")
     for name in names:

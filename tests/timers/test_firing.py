@@ -8,6 +8,7 @@ import pytest
 
 from attune.database.pool import Database
 from tests.support.clock import START, VirtualClock
+from tests.support.scrapes import Scrape
 from tests.timers.timeline import Timeline, timeline_on
 
 HOUR = timedelta(hours=1)
@@ -278,3 +279,16 @@ async def test_timers_that_are_due_together_fire_in_few_transactions(
         assert found is not None
         assert (found["events"], found["rules"]) == (1000, 1000)
         assert found["transactions"] <= 10
+
+
+async def test_metrics_tell_how_late_each_event_is_for_its_instant(timeline: Timeline) -> None:
+    await timeline.rule(interval=10, misfire_policy="fire_all")
+    await timeline.passes(10)
+    await timeline.passes(24)
+
+    found = Scrape(await timeline.engine.metrics.text())
+
+    assert await timeline.fired() == [10, 20, 30]
+    assert found["attune_timer_lateness_seconds_sum"] == {(): 0 + 14 + 4}
+    buckets = found["attune_timer_lateness_seconds_bucket"]
+    assert [buckets[bound,] for bound in ("0.001", "2.5", "5.0", "10.0", "30.0", "+Inf")] == [1, 1, 2, 2, 3, 3]

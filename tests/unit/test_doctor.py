@@ -18,6 +18,7 @@ from attune.catalog.model import Action, Pack, Rule, Trigger
 from attune.sources.timers.queries import TimerRow
 from attune.upkeep import doctor, premises
 from attune.upkeep.doctor import CHECKS, Facts, Finding, Level
+from attune.upkeep.recovery import Recovery
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "doctor.md"
@@ -44,6 +45,8 @@ WELL = Facts(
     unroutable={},
     rescued={"attune.events.queue": 0},
     waiting={"attune.events.queue": (3, NOW - timedelta(minutes=4))},
+    stuck=[],
+    recovery=Recovery(NOW),
     timers=[TIMER, replace(TIMER, next_fire_at=NOW - timedelta(seconds=30)), replace(TIMER, next_fire_at=None)],
     overdue=timedelta(hours=20),
     is_root=False,
@@ -76,6 +79,11 @@ def definitions(tmp_path: Path, kind: str = "", **changes: Any) -> Definitions:
             out_schema={},
             output_format="text",
             timeout_seconds=None,
+            max_retries=0,
+            retry_delay=10,
+            retry_backoff="constant",
+            retry_jitter=0,
+            retry_on=["failed"],
             **common,
         ),
         "rule": Rule(
@@ -89,6 +97,7 @@ def definitions(tmp_path: Path, kind: str = "", **changes: Any) -> Definitions:
             action_params={},
             trigger_params={},
             enabled=True,
+            overlap="allow",
             is_adhoc=True,
             owner_identity=None,
             **common,

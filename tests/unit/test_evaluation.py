@@ -40,6 +40,7 @@ def rule(**fields: Any) -> Rule:
         "action_params": {},
         "trigger_params": {},
         "enabled": True,
+        "overlap": "allow",
         "is_adhoc": True,
         "owner_identity": None,
     }

@@ -102,7 +102,7 @@ def outcome(text: str, world: dict[str, Json]) -> "Value | ExpressionError":
 
 
 @given(st.text() | pieces | joined)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_any_text_compiles_or_is_refused(text: str) -> None:
     result = outcome(text, {})
     if isinstance(result, ExpressionError):
@@ -110,7 +110,7 @@ def test_any_text_compiles_or_is_refused(text: str) -> None:
 
 
 @given(st.text() | pieces | joined)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_any_text_is_a_template_or_is_refused(text: str) -> None:
     refused = None
     try:
@@ -121,7 +121,7 @@ def test_any_text_is_a_template_or_is_refused(text: str) -> None:
 
 
 @given(expressions, worlds)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_a_value_can_be_stored_or_is_missing_or_is_refused(text: str, world: dict[str, Json]) -> None:
     _check_storable(outcome(text, world))
 
@@ -144,7 +144,7 @@ _OF_TYPE: dict[type, st.SearchStrategy[Json]] = {
 
 
 @given(st.data(), st.sampled_from(sorted(FUNCTIONS) + [f"| {name}" for name in FILTERS]))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_a_function_on_arguments_of_its_kinds_gives_a_value_or_refuses_them(data: st.DataObject, name: str) -> None:
     function = FILTERS[name[2:]] if name[0] == "|" else FUNCTIONS[name]
     count = data.draw(st.integers(function.least, 3 if function.most is None else function.most))
@@ -158,7 +158,7 @@ def test_a_function_on_arguments_of_its_kinds_gives_a_value_or_refuses_them(data
 
 
 @given(expressions, worlds)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_evaluating_twice_gives_the_same_and_changes_nothing(text: str, world: dict[str, Json]) -> None:
     before = dumps(world)
     first, second = outcome(text, world), outcome(text, world)
@@ -167,7 +167,7 @@ def test_evaluating_twice_gives_the_same_and_changes_nothing(text: str, world: d
 
 
 @given(expressions, worlds)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_an_explanation_agrees_with_the_value(text: str, world: dict[str, Json]) -> None:
     result = outcome(text, world)
     try:
@@ -188,7 +188,7 @@ def _leaves(clause: Clause) -> list[Clause]:
 
 
 @given(expressions)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_a_rendered_expression_is_the_same_expression(text: str) -> None:
     try:
         tree = parse(STANDARD.environment, normalised(text))
@@ -200,7 +200,7 @@ def test_a_rendered_expression_is_the_same_expression(text: str) -> None:
 
 
 @given(expressions, worlds)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_a_rendered_expression_has_the_same_value(text: str, world: dict[str, Json]) -> None:
     result = outcome(text, world)
     if isinstance(result, ExpressionError):
@@ -210,7 +210,6 @@ def test_a_rendered_expression_has_the_same_value(text: str, world: dict[str, Js
 
 
 @given(values, values)
-@settings(deadline=None)
 def test_equality_is_that_of_json_text(left: Json, right: Json) -> None:
     world: dict[str, Json] = {"a": left, "b": right}
     equal = _exact(left) == _exact(right)
@@ -232,7 +231,6 @@ def _exact(value: Json) -> object:
 
 
 @given(numbers, numbers, st.sampled_from(["+", "-", "*", "<", "<=", ">", ">="]))
-@settings(deadline=None)
 def test_arithmetic_is_that_of_python_where_the_result_fits(left: float, right: float, sign: str) -> None:
     functions = {
         "+": operator.add, "-": operator.sub, "*": operator.mul,
@@ -244,7 +242,6 @@ def test_arithmetic_is_that_of_python_where_the_result_fits(left: float, right: 
 
 
 @given(values, st.sampled_from(["==", "!=", "<", "<=", ">", ">=", "in", "not in"]))
-@settings(deadline=None)
 def test_t73_no_comparison_with_a_missing_value_holds(value: Json, sign: str) -> None:
     assert outcome(f"a {sign} gone", {"a": value}) is False
     assert outcome(f"gone.x {sign} a", {"a": value}) is False
@@ -252,7 +249,6 @@ def test_t73_no_comparison_with_a_missing_value_holds(value: Json, sign: str) ->
 
 
 @given(values, st.lists(st.one_of(names, st.integers(-3, 3)), max_size=4))
-@settings(deadline=None)
 def test_a_path_finds_what_is_there_and_nothing_else(value: Json, path: list[str | int]) -> None:
     expected: Value = value
     for key in path:
@@ -267,20 +263,17 @@ def test_a_path_finds_what_is_there_and_nothing_else(value: Json, path: list[str
 
 
 @given(values)
-@settings(deadline=None)
 def test_a_tree_without_placeholders_resolves_to_itself(value: Json) -> None:
     if not has_template(value):
         assert resolve(value, {}) == value
 
 
 @given(values)
-@settings(deadline=None)
 def test_a_whole_placeholder_keeps_its_value(value: Json) -> None:
     assert resolve({"x": ["{{ a }}"]}, {"a": value}) == {"x": [value]}
 
 
 @given(st.text(st.characters(codec="utf-8", exclude_characters="\x00"), max_size=50))
-@settings(deadline=None)
 def test_any_text_can_be_written_as_a_literal(text: str) -> None:
     assert outcome(constant(text), {}) == text
     assert compile_template(f"<{{{{ {constant(text)} }}}}>").render({}) == f"<{text}>"
@@ -289,6 +282,6 @@ def test_any_text_can_be_written_as_a_literal(text: str) -> None:
 @pytest.mark.long
 @pytest.mark.timeout(900)
 @given(expressions, worlds)
-@settings(max_examples=20_000, deadline=None)
+@settings(max_examples=20_000)
 def test_long_a_value_can_be_stored_or_is_missing_or_is_refused(text: str, world: dict[str, Json]) -> None:
     _check_storable(outcome(text, world))

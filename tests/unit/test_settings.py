@@ -55,8 +55,9 @@ def test_without_anything_the_defaults_hold() -> None:
 
 
 def test_a_file_changes_what_it_names_and_nothing_else(tmp_path: Path) -> None:
-    settings = load(written(tmp_path, '[server]\nport = 9000\n[packs]\ndirs = ["/srv/packs"]\n'))
-    assert (settings.server.port, settings.packs.dirs) == (9000, ["/srv/packs"])
+    text = '[server]\nport = 9000\n[packs]\ndirs = ["/srv/packs"]\n[metrics]\npublic = true\n'
+    settings = load(written(tmp_path, text))
+    assert (settings.server.port, settings.packs.dirs, settings.metrics.public) == (9000, ["/srv/packs"], True)
     assert settings.server.host == "127.0.0.1"
 
 
@@ -79,6 +80,7 @@ def test_the_environment_wins_over_the_file_and_the_command_line_over_both(
         # Lists are JSON.
         ("ATTUNE_PACKS__DIRS", '["/a", "/b c"]', "packs", "dirs", ["/a", "/b c"]),
         ("ATTUNE_WORKER__PASS_ENV", "[]", "worker", "pass_env", []),
+        ("ATTUNE_METRICS__PUBLIC", "true", "metrics", "public", True),
         # An address is text, whatever it looks like, and may be empty.
         ("ATTUNE_DATABASE__URL", "", "database", "url", ""),
         ("ATTUNE_DATABASE__URL", "postgresql://u:p@h/n", "database", "url", "postgresql://u:p@h/n"),
@@ -119,7 +121,10 @@ def test_variables_that_are_no_settings_are_left_alone(variable: str, monkeypatc
         ("[server]\nprot = 1\n", "server.prot is unknown; did you mean 'port'?"),
         ("[bus]\nurl = ''\n", "bus.url is unknown; there are max_attempts, trace_days"),
         ("[servers]\nport = 1\n", "servers is unknown; did you mean 'server'?"),
-        ("port = 1\n", "port is unknown; there are server, database, log, auth, bus, retention, worker, packs"),
+        (
+            "port = 1\n",
+            "port is unknown; there are server, database, log, auth, bus, retention, worker, packs, metrics",
+        ),
         # A section that is none: it would vanish behind what the command line adds to the section.
         ("server = 5\n", "server is a section: write [server], and its keys below"),
         # Values of a wrong type, or out of range.
@@ -137,6 +142,7 @@ def test_variables_that_are_no_settings_are_left_alone(variable: str, monkeypatc
         ("[log]\nlevel = 'DEBUG'\n", "log.level: input should be 'debug', 'info', 'warning' or 'error'"),
         ("[worker]\nkill_grace = nan\n", "worker.kill_grace: "),
         ("[worker]\npass_env = ['A', 'a b']\n", "worker.pass_env.1: string should match pattern"),
+        ("[metrics]\npublic = 'some'\n", "metrics.public: input should be a valid boolean"),
         ("[packs]\ndirs = '/a'\n", "packs.dirs: input should be a valid list"),
         # Text that is no TOML, with line and column.
         ("[server]\nport = \n", "is not TOML: Invalid value (at line 2, column 8)"),

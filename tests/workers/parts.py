@@ -56,6 +56,7 @@ class Workshop:
         return Action(
             **_COMMON, ref=f"{PACK}.script", label="Script", pack=1, pack_ref=PACK, entrypoint="script",
             runtime_ref=runtime, param_schema={}, out_schema={}, output_format=output, timeout_seconds=None,
+            max_retries=0, retry_delay=0, retry_backoff="constant", retry_jitter=0, retry_on=[],
         )  # fmt: skip
 
     async def run(
@@ -88,6 +89,10 @@ class Workshop:
     def processes(self) -> list[int]:
         """The processes that run because of this one."""
         return processes_with(self.boot)
+
+    async def end_all(self) -> None:
+        """End them."""
+        await end_leftovers(self.boot)
 
 
 @asynccontextmanager

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from attune.engine import Engine
 from attune.executions import endings, queries, requests
 from attune.executions.model import Execution, Finished, NewExecution
 from attune.executions.states import Step
-from attune.upkeep.recovery import Recovered, recover
+from attune.upkeep.recovery import recover
 from attune.workers.guard import end_leftovers
 from tests.bus.proxy import Failure, Proxy, proxy_to
 from tests.server.running import processes_with
@@ -353,12 +354,14 @@ async def test_an_execution_ends_once_and_by_the_first_who_says_so(database: Dat
     """T-100: what was given up came back to life when its worker was heard of again."""
     async with prepared(database, tools) as engine:
         execution_id = await scheduled(engine, "core.noop")
-        worker = engine.worker.worker_id
+        mine = engine.worker._tenure
+        others = replace(mine, worker=mine.worker + 1)
         async with engine.bus.transaction() as transaction:
-            assert (await queries.start(transaction.connection, [execution_id], worker + 1, transaction.now))[0] == {}
-            started, _ = await queries.start(transaction.connection, [execution_id], worker, transaction.now)
-            assert started == {execution_id: {"exit_code": 0}}
-            assert (await queries.start(transaction.connection, [execution_id], worker, transaction.now))[0] == {}
+            for tenure, runs in ((others, {}), (mine, {execution_id: {"exit_code": 0}}), (mine, {})):
+                started, _ = await queries.start(
+                    transaction.connection, [execution_id], [300.0], tenure, transaction.now
+                )
+                assert started == runs
 
         said: list[bool] = []
         for step in (Step.CANCEL, Step.ABANDON, Step.COMPLETE, Step.FAIL):
@@ -408,7 +411,8 @@ async def test_the_next_start_ends_what_ran_and_goes_on_with_what_had_not_begun(
     async with prepared(database, tools) as engine:
         ids = [await scheduled(engine, "core.echo", message=str(number)) for number in range(3)]
         async with engine.bus.transaction() as transaction:
-            await queries.start(transaction.connection, ids[:2], engine.worker.worker_id, transaction.now)
+            tenure = engine.worker._tenure
+            await queries.start(transaction.connection, ids[:2], [300.0] * 2, tenure, transaction.now)
         assert (await engine.requests.cancel(ids[1])).status is S.CANCELING
     # A new life, on the same rows.
     async with prepared(database, tools) as engine:
@@ -417,7 +421,7 @@ async def test_the_next_start_ends_what_ran_and_goes_on_with_what_had_not_begun(
         results: list[Any] = [one.result for one in found]
         assert "what it did is unknown" in results[0]["error"]
         assert results[1]["cancelled"] is True
-        assert await recover(engine.bus) == Recovered((), ())
+        assert (await recover(engine.bus, engine.definitions, None)).interrupted == ()
         async with engine.running():
             assert (await ended(engine, ids[2])).status is S.COMPLETED
             await told_once(engine, ids)
@@ -435,7 +439,7 @@ async def test_an_end_waits_for_a_database_that_is_away_and_keeps_no_slot(
         let_go(tools)
 
         await eventually(lambda: engine.worker.running == 0)
-        assert engine.worker._unrecorded == 2
+        assert len(engine.worker._unrecorded) == 2
         await away(False)
         found = [await ended(engine, execution_id) for execution_id in ids]
         assert {one.status for one in found} == {S.COMPLETED}

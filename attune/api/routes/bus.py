@@ -1,6 +1,5 @@
-"""The bus, for people: the routing table, the queues, the chain of a message, and the dead letters."""
+"""The bus, for people: the routing table, the queues, and the chain of a message."""
 
-import re
 from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import datetime
@@ -9,9 +8,8 @@ from uuid import UUID
 
 from starlette.responses import Response
 
-from attune.api.answers import fragment, many, one
+from attune.api.answers import one
 from attune.api.endpoints import Call, Endpoint, NoQuery, Permission
-from attune.api.paging import IdPageQuery
 from attune.base.errors import NotFound
 from attune.bus import queries
 from attune.bus.bus import Bus
@@ -34,9 +32,6 @@ class BusRoutes:
                 self.trace,
                 "Every hop of a chain of messages",
             ),
-            Endpoint(
-                "GET", "/api/v1/bus/dead-letters", read, self.dead_letters, "List dead letters", query=IdPageQuery
-            ),
         ]
 
     async def topology(self, _: Call[NoQuery, None]) -> Response:
@@ -56,12 +51,6 @@ class BusRoutes:
             raise NotFound(f"Nothing is known of the chain {correlation_id}: it never was, or its trace was dropped.")
         return one({"correlation_id": correlation_id, "hops": [dict(hop) for hop in hops]})
 
-    async def dead_letters(self, call: Call[IdPageQuery, None]) -> Response:
-        async with self._bus.database.acquire() as connection:
-            page = await queries.dead_letters_page(connection, call.query.window())
-        items = [{**row, "payload": fragment(row["payload"])} for row in page.rows]
-        return many(items, page, call.query, items[-1]["id"] if items else None)
-
     def _queues(self, waiting: Mapping[str, tuple[int, datetime]], dead: int) -> list[dict[str, Any]]:
         views = []
         for row in self._bus.topology.queues:
@@ -71,15 +60,8 @@ class BusRoutes:
                 depth = self._bus.broadcasts.depth(row.name)
                 views.append({"name": row.name, "kind": row.kind, "waiting": depth, **self._published(row.name)})
             else:
-                views.extend(self._durable(row, name, waiting) for name in self._names(row))
+                views.extend(self._durable(row, name, waiting) for name in self._bus.queues(row))
         return views
-
-    def _names(self, row: Queue) -> list[str]:
-        """The queues of a row of the topology: an addressed one has as many as there are receivers."""
-        if row.kind is not QueueKind.ADDRESSED:
-            return [row.name]
-        pattern = re.compile(re.sub(r"\\{.*?\\}", r"\\d+", re.escape(row.name)) + r"\Z")
-        return [name for name in self._bus.broker.queues() if pattern.match(name)]
 
     def _durable(self, row: Queue, name: str, waiting: Mapping[str, tuple[int, datetime]]) -> dict[str, Any]:
         count, oldest = waiting.get(name, (0, None))

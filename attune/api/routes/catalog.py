@@ -239,4 +239,9 @@ def action_view(action: Action) -> dict[str, Any]:
         "out_schema": action.out_schema,
         "output_format": action.output_format,
         "timeout_seconds": action.timeout_seconds,
+        "max_retries": action.max_retries,
+        "retry_delay": action.retry_delay,
+        "retry_backoff": action.retry_backoff,
+        "retry_jitter": action.retry_jitter,
+        "retry_on": action.retry_on,
     }

@@ -16,8 +16,10 @@ from attune.bus import queries
 from attune.bus.bus import Bus
 from attune.catalog.definitions import Definitions
 from attune.database import connecting, migrate
+from attune.executions import queries as executions
 from attune.sources.timers import queries as timers
-from attune.upkeep.doctor import Facts, Finding, examine
+from attune.upkeep.doctor import STUCK, Facts, Finding, examine
+from attune.upkeep.recovery import Recovery
 
 
 class DoctorRoutes:
@@ -25,6 +27,7 @@ class DoctorRoutes:
         self,
         bus: Bus,
         definitions: Definitions,
+        recovery: Recovery,
         clock: Clock,
         overdue: Callable[[], timedelta],
         *,
@@ -33,6 +36,7 @@ class DoctorRoutes:
         """`overdue` tells how far retention is behind."""
         self._bus = bus
         self._definitions = definitions
+        self._recovery = recovery
         self._clock = clock
         self._overdue = overdue
         self._anonymous = anonymous
@@ -60,6 +64,8 @@ class DoctorRoutes:
             return Facts(
                 database_now=await connecting.time_of(connection),
                 now=self._clock.now(),
+                recovery=self._recovery,
+                stuck=await executions.stuck(connection, self._clock.now() - STUCK),
                 settings=await connecting.settings(connection),
                 applied=await migrate.applied(connection),
                 migrations=[migration.name for migration in migrate.read(migrate.directory())],

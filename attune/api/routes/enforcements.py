@@ -8,6 +8,7 @@ from attune.api.answers import fragment, many, one
 from attune.api.endpoints import Call, Endpoint, NoQuery, Permission
 from attune.api.masks import masked
 from attune.api.paging import Id, IdPageQuery
+from attune.api.waits import Letters, letters_of, of_enforcement
 from attune.base.errors import NotFound
 from attune.base.json import loads
 from attune.base.states import EnforcementStatus
@@ -46,7 +47,8 @@ class EnforcementRoutes:
             where.add_if(f"n.{name} = {{}}", getattr(call.query, name))
         async with self._database.acquire() as connection:
             page = await queries.enforcements_page(connection, where, call.query.window())
-        items = [dict(row) for row in page.rows]
+            letters = await letters_of("enforcement", connection, page.rows)
+        items = [{**row, **_wait(row, letters)} for row in page.rows]
         return many(items, page, call.query, items[-1]["id"] if items else None)
 
     async def show(self, call: Call[NoQuery, None]) -> Response:
@@ -56,7 +58,8 @@ class EnforcementRoutes:
                 raise NotFound(f"There is no enforcement {call.path['id']}.")
             version = row["definition_version"]
             rule = None if version is None else await catalog.rule_at(connection, version, row["rule"])
-        return one(self._view(row, rule))
+            letters = await letters_of("enforcement", connection, [row])
+        return one(self._view(row, rule) | _wait(row, letters))
 
     def _view(self, row: Row, rule: Rule | None) -> dict[str, Any]:
         action_ref = row["action_ref"] or (rule.action_ref if rule else None)
@@ -68,3 +71,8 @@ class EnforcementRoutes:
             "conditions": [] if rule is None else rule.conditions,
             "payload": fragment(row["payload"]),
         }
+
+
+def _wait(row: Row, letters: Letters) -> dict[str, Any]:
+    wait = of_enforcement(row, letters)
+    return {"waiting_for": wait and wait.what, "waiting_since": wait and wait.since}

@@ -65,6 +65,7 @@ class EventRoutes:
                 "Say that something happened",
                 body=CreateEventBody,
                 status=HTTPStatus.CREATED,
+                replay=self.created,
             ),
             Endpoint("GET", "/api/v1/events/{id}", read, self.show, "Show an event"),
             Endpoint("GET", "/api/v1/events/{id}/explain", read, self.explain, "Why rules matched it or did not"),
@@ -80,11 +81,7 @@ class EventRoutes:
         return many(items, page, call.query, items[-1]["id"] if items else None)
 
     async def show(self, call: Call[NoQuery, None]) -> Response:
-        async with self._database.acquire() as connection:
-            event = await queries.event(connection, call.path["id"])
-        if event is None:
-            raise NotFound(f"There is no event {call.path['id']}.")
-        return one(event_view(event))
+        return one(event_view(await self._event(call.path["id"])))
 
     async def create(self, call: Call[NoQuery, CreateEventBody]) -> Response:
         body = call.body
@@ -104,7 +101,7 @@ class EventRoutes:
             rule=rule,
             rule_ref=None if known is None else known.ref,
         )
-        accepted = await self._ingest.accept(new)
+        accepted = await self._ingest.accept(new, call.key)
         event = Event(
             accepted.id,
             new.trigger,
@@ -121,12 +118,22 @@ class EventRoutes:
         )
         return one(event_view(event), status=HTTPStatus.CREATED)
 
+    async def created(self, _: Call[NoQuery, CreateEventBody], event_id: int) -> Response:
+        return one(event_view(await self._event(event_id)), status=HTTPStatus.CREATED)
+
     async def explain(self, call: Call[NoQuery, None]) -> Response:
         async with self._database.acquire() as connection:
             explanation = await explain(connection, call.path["id"], self._clock.now())
         if explanation is None:
             raise NotFound(f"There is no event {call.path['id']}.")
         return one(self._explanation(explanation))
+
+    async def _event(self, event_id: int) -> Event:
+        async with self._database.acquire() as connection:
+            event = await queries.event(connection, event_id)
+        if event is None:
+            raise NotFound(f"There is no event {event_id}.")
+        return event
 
     async def _trigger(self, ref: str) -> Trigger:
         trigger = self._definitions.triggers.by_ref.get(ref)
@@ -173,6 +180,7 @@ class EventRoutes:
                 "id": consequence.execution,
                 "status": consequence.execution_status,
                 "error": consequence.error,
+                "attempts": consequence.attempts,
             },
         }
 

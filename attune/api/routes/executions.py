@@ -1,6 +1,5 @@
 """Executions: what ran, what runs, what waits; and asking for one."""
 
-from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Annotated, Any, Self
 
@@ -13,13 +12,13 @@ from attune.api.answers import fragment, many, one
 from attune.api.endpoints import Answer, Call, Endpoint, NoQuery, Permission
 from attune.api.masks import masked, refuse_masks
 from attune.api.paging import LARGEST_ID, Id, IdPageQuery, Query
+from attune.api.waits import Letters, letters_of, of_execution
 from attune.base.errors import NotFound
 from attune.base.json import loads
 from attune.base.states import ExecutionStatus
-from attune.bus import queries as bus
 from attune.catalog.definitions import Definitions
 from attune.database.paging import Where
-from attune.database.pool import Connection, Database, Row
+from attune.database.pool import Database, Row
 from attune.executions import queries
 from attune.executions.completion import Waiters
 from attune.executions.requests import Requests
@@ -42,6 +41,7 @@ class ExecutionQuery(IdPageQuery):
     enforcement: Id | None = None
     event: Id | None = None
     parent: Id | None = None
+    original_execution: Id | None = None
     top_level_only: bool = False
     result_contains: str | None = None
 
@@ -71,6 +71,12 @@ class ExecuteBody(BaseModel):
     parameters: dict[str, Any] = {}
 
 
+class RerunBody(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    parameters: dict[str, Any] = {}
+
+
 class ExecutionRoutes:
     def __init__(
         self, database: Database, definitions: Definitions, requests: Requests, waiters: Waiters, logs: Logs
@@ -95,10 +101,21 @@ class ExecutionRoutes:
                 query=WaitQuery,
                 body=ExecuteBody,
                 status=HTTPStatus.CREATED,
+                replay=self.executed,
             ),
             Endpoint("GET", path, read, self.show, "Show an execution", query=WaitQuery),
             Endpoint(
                 "POST", f"{path}/cancel", Permission("executions", "cancel"), self.cancel, "Ask an execution to stop"
+            ),
+            Endpoint(
+                "POST",
+                f"{path}/rerun",
+                Permission("actions", "execute"),
+                self.rerun,
+                "Do once more what an execution did; `parameters` replace those of the same name",
+                query=WaitQuery,
+                body=RerunBody,
+                status=HTTPStatus.CREATED,
             ),
             Endpoint(
                 "GET",
@@ -114,13 +131,18 @@ class ExecutionRoutes:
     async def list(self, call: Call[ExecutionQuery, None]) -> Response:
         async with self._database.acquire() as connection:
             page = await queries.executions_page(connection, _where(call.query), call.query.window())
-            dead = await dead_letters(connection, page.rows)
+            dead = await letters_of("execution", connection, page.rows)
         items = [summary(row, dead) for row in page.rows]
         return many(items, page, call.query, items[-1]["id"] if items else None)
 
     async def execute(self, call: Call[WaitQuery, ExecuteBody]) -> Response:
         refuse_masks(call.body.parameters, "/parameters")
-        execution_id = await self._requests.execute(call.body.action_ref, call.body.parameters, call.caller.id)
+        execution_id = await self._requests.execute(
+            call.body.action_ref, call.body.parameters, call.caller.id, call.key
+        )
+        return await self.executed(call, execution_id)
+
+    async def executed(self, call: Call[WaitQuery, ExecuteBody], execution_id: int) -> Response:
         return one(await self._after(execution_id, call.query.wait), status=HTTPStatus.CREATED)
 
     async def show(self, call: Call[WaitQuery, None]) -> Response:
@@ -129,6 +151,11 @@ class ExecutionRoutes:
     async def cancel(self, call: Call[NoQuery, None]) -> Response:
         await self._requests.cancel(call.path["id"])
         return one(await self._view(call.path["id"]))
+
+    async def rerun(self, call: Call[WaitQuery, RerunBody]) -> Response:
+        refuse_masks(call.body.parameters, "/parameters")
+        execution_id = await self._requests.rerun(call.path["id"], call.body.parameters, call.caller.id)
+        return one(await self._after(execution_id, call.query.wait), status=HTTPStatus.CREATED)
 
     async def log(self, call: Call[LogQuery, None]) -> Response:
         stream = call.path["stream"]
@@ -160,12 +187,16 @@ class ExecutionRoutes:
             row = await queries.execution_row(connection, execution_id)
             if row is None:
                 raise NotFound(f"There is no execution {execution_id}.")
-            dead = await dead_letters(connection, [row])
+            dead = await letters_of("execution", connection, [row])
         action = self._definitions.actions.by_ref.get(row["action_ref"])
         return summary(row, dead) | {
             "action": row["action"],
             "config": masked(loads(row["config"]), action),
             "executor": row["executor"],
+            "boot": row["boot"],
+            "deadline": row["deadline"],
+            "lease_until": row["lease_until"],
+            "retried_as": row["retried_as"],
             "result": fragment(row["result"]),
             "causation_id": row["causation_id"],
             "depth": row["depth"],
@@ -181,7 +212,7 @@ class ExecutionRoutes:
 
 def _where(query: ExecutionQuery) -> Where:
     where = Where()
-    for name in ("status", "executor", "parent", "enforcement"):
+    for name in ("status", "executor", "parent", "original_execution", "enforcement"):
         where.add_if(f"e.{name} = {{}}", getattr(query, name))
     where.add_if("n.event = {}", query.event)
     for column, ref in (
@@ -202,14 +233,9 @@ def _where(query: ExecutionQuery) -> Where:
     return where
 
 
-async def dead_letters(connection: Connection, rows: Sequence[Row]) -> dict[str, int]:
-    """The dead letters that executions wait for, by subject."""
-    waiting = [f"execution:{row['id']}" for row in rows if not ExecutionStatus(row["status"]).is_terminal]
-    return await bus.dead_letters_about(connection, waiting) if waiting else {}
-
-
-def summary(row: Row, dead: Mapping[str, int]) -> dict[str, Any]:
+def summary(row: Row, dead: Letters) -> dict[str, Any]:
     """An execution as lists show it; `dead` are the dead letters by subject."""
+    wait = of_execution(row, dead)
     return {
         "id": row["id"],
         "action_ref": row["action_ref"],
@@ -220,26 +246,15 @@ def summary(row: Row, dead: Mapping[str, int]) -> dict[str, Any]:
         "rule_ref": row["rule_ref"],
         "trigger_ref": row["trigger_ref"],
         "original_execution": row["original_execution"],
+        "retry_count": row["retry_count"],
+        "retry_reason": row["retry_reason"],
+        "not_before": row["not_before"],
         "worker": row["worker"],
         "correlation_id": row["correlation_id"],
-        "waiting_for": _waiting_for(row, dead),
+        "waiting_for": wait and wait.what,
+        "waiting_since": wait and wait.since,
         "created": row["created"],
         "started_at": row["started_at"],
         "finished_at": row["finished_at"],
         "updated": row["updated"],
     }
-
-
-def _waiting_for(row: Row, dead: Mapping[str, int]) -> str | None:
-    letter = dead.get(f"execution:{row['id']}")
-    if letter is not None:
-        return f"somebody to look at dead letter {letter}"
-    match ExecutionStatus(row["status"]):
-        case ExecutionStatus.REQUESTED | ExecutionStatus.SCHEDULING:
-            return "the scheduler"
-        case ExecutionStatus.SCHEDULED:
-            return f"a free slot of worker {row['worker']}"
-        case ExecutionStatus.CANCELING:
-            return "its process to end"
-        case _:
-            return None

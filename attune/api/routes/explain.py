@@ -2,15 +2,15 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from datetime import datetime, timedelta
-from typing import Annotated, Any
+from datetime import datetime
+from typing import Any
 
-from pydantic import Field
 from starlette.responses import Response
 
 from attune.api.answers import one
 from attune.api.endpoints import Call, Endpoint, Permission
 from attune.api.paging import Query
+from attune.api.spans import Span, length
 from attune.base.clock import Clock
 from attune.base.errors import NotFound
 from attune.catalog import queries as catalog
@@ -20,16 +20,12 @@ from attune.database.pool import Database, Row
 from attune.rules.history import COUNTED, EVALUATED, History, history
 from attune.sources.timers import queries as timers
 
-_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 _SKIPS = 100
 
 
 class SinceQuery(Query):
-    since: Annotated[str, Field(pattern=r"^[1-9][0-9]{0,4}[smhd]$")] = "24h"
-    """How far back, as 30m, 24h or 7d."""
-
-    def span(self) -> timedelta:
-        return timedelta(**{_UNITS[self.since[-1]]: int(self.since[:-1])})
+    since: Span = "24h"
+    """How far back."""
 
 
 class ExplainRoutes:
@@ -55,7 +51,7 @@ class ExplainRoutes:
         ]
 
     async def rule(self, call: Call[SinceQuery, None]) -> Response:
-        since = self._clock.now() - call.query.span()
+        since = self._clock.now() - length(call.query.since)
         async with self._database.acquire() as connection:
             rule = await catalog.definition(connection, "rule", call.path["ref"])
             if not isinstance(rule, Rule):

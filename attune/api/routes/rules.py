@@ -1,7 +1,7 @@
 """Rules: made, changed, switched and deleted by people."""
 
 from http import HTTPStatus
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
@@ -46,6 +46,7 @@ class CreateRuleBody(BaseModel):
     action_params: dict[str, Any] = {}
     trigger_params: dict[str, Any] = {}
     enabled: bool = True
+    overlap: Literal["allow", "skip", "queue"] = "allow"
 
 
 class UpdateRuleBody(BaseModel):
@@ -61,6 +62,7 @@ class UpdateRuleBody(BaseModel):
     action_params: dict[str, Any] | None = None
     trigger_params: dict[str, Any] | None = None
     enabled: bool = True
+    overlap: Literal["allow", "skip", "queue"] = "allow"
 
     def changes(self) -> dict[str, Any]:
         """The fields that were sent."""
@@ -201,6 +203,7 @@ class RuleRoutes:
             "action_params": masked(rule.action_params, self._definitions.actions.by_ref.get(rule.action_ref)),
             "trigger_params": masked(rule.trigger_params, self._definitions.triggers.by_ref.get(rule.trigger_ref)),
             "enabled": rule.enabled,
+            "overlap": rule.overlap,
             "is_adhoc": rule.is_adhoc,
             "created": rule.created,
             "updated": rule.updated,

@@ -2,7 +2,7 @@
 
 import platform
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -21,6 +21,7 @@ from attune.database import migrate
 from attune.database.pool import Connection
 from attune.executions import queries as executions
 from attune.sources.timers import queries as timers
+from attune.upkeep.recovery import Recovery, report
 
 _DAY = timedelta(days=1)
 _SHOWN = 10
@@ -50,6 +51,7 @@ class SystemRoutes:
         running: Callable[[], int],
         timers: Callable[[], int],
         folders: PackFolders,
+        recovery: Recovery,
     ) -> None:
         """`running` and `timers` count the executions that run and the timers that wait."""
         self._about = about
@@ -58,12 +60,20 @@ class SystemRoutes:
         self._running = running
         self._timers = timers
         self._folders = folders
+        self._recovery = recovery
 
     def endpoints(self) -> list[Endpoint]:
         return [
             Endpoint(
                 "GET", "/api/v1/system/status", Permission("system", "read"), self.status, "How the server is doing"
-            )
+            ),
+            Endpoint(
+                "GET",
+                "/api/v1/system/recovery",
+                Permission("system", "read"),
+                self.recovery,
+                "What this start found unfinished, and what became of it",
+            ),
         ]
 
     async def status(self, _: Call[NoQuery, None]) -> Response:
@@ -94,6 +104,9 @@ class SystemRoutes:
         }
         return one(status)
 
+    async def recovery(self, _: Call[NoQuery, None]) -> Response:
+        return one(recovery_view(self._recovery))
+
     async def _doing(self, connection: Connection) -> dict[str, Any]:
         """What runs, what failed in the last day, what comes next, and what all this runs on."""
         failing = await executions.failing(connection, self._clock.now() - _DAY, _AMONG, _SHOWN)
@@ -109,6 +122,20 @@ class SystemRoutes:
                 "migration": migration,
             },
         }
+
+
+def recovery_view(found: Recovery) -> dict[str, Any]:
+    """What a start found, as data and as the sentences of its report."""
+    return {
+        "at": found.at,
+        "clean": found.predecessor is None,
+        "predecessor": None if found.predecessor is None else asdict(found.predecessor),
+        "interrupted": [asdict(one) for one in found.interrupted],
+        "waiting": [asdict(one) for one in found.waiting],
+        "deliveries": found.deliveries,
+        "dead_letters": found.letters,
+        "report": list(report(found)),
+    }
 
 
 def broken_pack(broken: Broken) -> dict[str, Any]:

@@ -131,7 +131,7 @@ class Cluster:
             server = self._server
             if server is None or self._stopping:
                 return
-            await stop_orphans(self.data_directory)
+            await stop_orphans(self.data_directory, self.socket_directory)
             await server.begin()
         await server.ready()
 

@@ -20,8 +20,9 @@ log = structlog.get_logger()
 _POLL = 0.01
 
 
-async def stop_orphans(cluster: Path, *, patience: float = 30) -> None:
-    """End what still runs on `cluster`, and remove the lock file that it left; at once when there is none.
+async def stop_orphans(cluster: Path, sockets: Path, *, patience: float = 30) -> None:
+    """End what still runs on `cluster`, and remove the lock files that it left there and among its `sockets`; at once
+    when there is none.
 
     Raises StartError when something cannot be ended.
     """
@@ -33,8 +34,14 @@ async def stop_orphans(cluster: Path, *, patience: float = 30) -> None:
     if lock_file.exists():
         # The first second is for the log collector, which ends by itself, after everybody else.
         await _end(lambda: leftovers(cluster), (None, 1), (signal.SIGQUIT, 5), (signal.SIGKILL, 5))
-        # PostgreSQL would take a process that got the same number since for its predecessor, and refuse to start.
-        lock_file.unlink(missing_ok=True)
+        _unlock(lock_file, sockets)
+
+
+def _unlock(lock_file: Path, sockets: Path) -> None:
+    # PostgreSQL would take a process that got the same number since for its predecessor, or one that nobody has reaped
+    # yet, and refuse to start.
+    for left in (*sockets.glob(".s.PGSQL.*"), lock_file):
+        left.unlink(missing_ok=True)
 
 
 def recorded_pid(lock_file: Path) -> int | None:

@@ -22,6 +22,7 @@ from attune.sources.timers import queries
 from attune.sources.timers.firing import Fire, Plans, Timer, events_of, timer_of
 from attune.sources.timers.misfires import reanchored
 from attune.sources.timers.queries import Skip
+from attune.telemetry.metrics import Instruments
 
 log = structlog.get_logger()
 
@@ -40,11 +41,14 @@ class Timers:
     """Fires the timers. State is in their rows; what is here can be read again at any time, and is when it turns out
     to be old."""
 
-    def __init__(self, bus: Bus, ingest: Ingest, writer: GroupCommit[Transaction], clock: Clock) -> None:
+    def __init__(
+        self, bus: Bus, ingest: Ingest, writer: GroupCommit[Transaction], clock: Clock, instruments: Instruments
+    ) -> None:
         self._bus = bus
         self._ingest = ingest
         self._writer = writer
         self._clock = clock
+        self._instruments = instruments
         self._timers: dict[int, Timer] = {}
         self._heap: list[tuple[datetime, int, int]] = []
         self._changed = anyio.Event()
@@ -233,6 +237,8 @@ class Timers:
         events = [event for fire in live for event in events_of(fire, counts[fire.rule], transaction.now)]
         if events:
             await self._ingest.record(transaction, events)
+            instants = [event.scheduled_at for event in events if event.scheduled_at is not None]
+            transaction.after_commit(lambda: self._instruments.fired(instants, self._clock.now()))
         skips = [Skip(fire.rule, fire.timer.row.rule_ref, skipped) for fire in live for skipped in fire.plan.skipped]
         if skips:
             await queries.insert_skips(transaction.connection, skips, transaction.now)

@@ -1,0 +1,1 @@
+"""Rules whose executions do not overlap: whose turn it is, and who comes next."""

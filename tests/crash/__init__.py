@@ -1,0 +1,1 @@
+"""The real server, killed at every named point and at any instant; what is right is decided from outside."""
