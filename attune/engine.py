@@ -52,7 +52,7 @@ from attune.telemetry.lag import LoopLag
 from attune.telemetry.metrics import Instruments
 from attune.telemetry.stages import Stages
 from attune.upkeep.leases import Leases
-from attune.upkeep.metrics import BusMetrics, Metrics, pool, release, slots
+from attune.upkeep.metrics import BusMetrics, Metrics, pool, release, removals, slots
 from attune.upkeep.recovery import Predecessor, recover, report
 from attune.upkeep.retention import Retention
 from attune.workers.environment import Surroundings
@@ -107,6 +107,7 @@ class Engine:
             instruments=instruments,
             clock=clock,
         )
+        self.retention = Retention(self.bus, self.definitions, logs, settings.retention)
         self.metrics = self._metrics(instruments)
         self._settings = settings
         self._clock = clock
@@ -114,7 +115,6 @@ class Engine:
         self._lag = LoopLag(instruments.lagged, _LAG_EVERY)
         self._trace_days = TraceDays(self.bus, settings.bus.trace_days)
         self._sweep = Sweep(self.bus)
-        self.retention = Retention(self.bus, self.definitions, logs, settings.retention)
         self._leases = Leases(self.bus, self.worker.holds)
         consumers = self._consumers(stages, instruments)
         listeners = self._listeners()
@@ -196,6 +196,7 @@ class Engine:
         metrics.register(instruments.collect)
         metrics.register(slots(self.worker))
         metrics.register(pool(self.database))
+        metrics.register(removals(self.retention.account))
         metrics.register_read(on_bus.read)
         return metrics
 

@@ -21,7 +21,7 @@ from attune.catalog.definitions import Definitions
 from attune.database.pool import DatabaseUnavailable, Row
 from attune.executions import queries as executions
 from attune.settings import Retention as Limits
-from attune.upkeep.kept import DEAD_LETTERS, HISTORY, Kept, Removed, closed
+from attune.upkeep.kept import DEAD_LETTERS, HISTORY, TABLES, Kept, Removed, closed
 from attune.upkeep.space import measure
 from attune.workers.logs import Logs, first_of_folder
 
@@ -30,6 +30,8 @@ log = structlog.get_logger()
 EVERY = 300.0
 BUSY = 10_000
 """With more deliveries waiting than this there is something more important to do, unless there is no room left."""
+COUNTED = (*TABLES, DEAD_LETTERS.name, "revision", "logs")
+"""What it removes: rows of tables, and the output of executions."""
 YOUNG = timedelta(hours=1)
 """What is younger stays, however large it is."""
 

@@ -23,6 +23,7 @@ from attune.engine import Engine
 from attune.rules.explain import explain
 from attune.settings import Retention as Limits
 from attune.upkeep.kept import UNFINISHED
+from attune.upkeep.metrics import removals
 from attune.upkeep.retention import BUSY, EVERY, Retention
 from attune.workers.logs import Logs
 from tests.pipeline.shop import SHOP, new_rule, new_trigger, rows, settled
@@ -459,6 +460,29 @@ async def test_it_tells_what_it_removed_and_is_silent_otherwise(shared_database:
         "seconds": 0.0,
     }
     assert retention.account.ended_at == START
+
+
+async def test_prometheus_hears_what_it_removed_and_how_far_it_is_behind(shared_database: Database, logs: Logs) -> None:
+    retention = made(shared_database, logs)
+    await happened(shared_database, OLD)
+    await waits(shared_database, OLD, count=BUSY + 1)
+    collect = removals(retention.account)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(retention.once)
+        await eventually(lambda: "event" in retention.account.overdue)
+        tasks.cancel_scope.cancel()
+    removed, overdue = collect()
+    assert {one.value for one in removed.samples} == {0}
+    assert [one.value for one in overdue.samples] == [86_400]
+
+    async with shared_database.acquire() as connection:
+        await connection.execute("DELETE FROM attune.delivery")
+    await retention.once()
+    removed, overdue = collect()
+    counts = {one.labels["table"]: one.value for one in removed.samples}
+    assert counts == whole(1) | dict.fromkeys(("timer_skip", "dead_letter", "revision", "logs"), 0)
+    assert [one.value for one in overdue.samples] == [0]
 
 
 # Size
