@@ -2,9 +2,10 @@
 
 import ipaddress
 import os
+import shutil
 import socket
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID
@@ -32,6 +33,7 @@ from attune.api.routes.health import Check, HealthRoutes
 from attune.api.routes.identities import IdentityRoutes
 from attune.api.routes.metrics import MetricsRoutes
 from attune.api.routes.rules import RuleRoutes
+from attune.api.routes.space import SpaceRoutes
 from attune.api.routes.system import About, SystemRoutes
 from attune.api.routes.timers import TimerRoutes
 from attune.api.routes.watch import WatchRoutes
@@ -41,6 +43,7 @@ from attune.base.errors import StartError, plain_errors
 from attune.base.installation import Installation
 from attune.bus.topology import TOPOLOGY, Topology
 from attune.database import migrate
+from attune.database.compact import Shrunk, compact
 from attune.database.connecting import check_version, embedded_url, psql_environment
 from attune.database.embedded import Cluster, find_binaries
 from attune.database.ids import uuid7
@@ -148,6 +151,30 @@ async def serving(
                 application = await _application(engine, about, settings, installation, clock, ownership)
                 async with engine.running(), _answering(application, settings, tcp, file):
                     yield Serving(about, engine, settings)
+
+
+@asynccontextmanager
+async def offline(settings: Settings, installation: Installation) -> AsyncIterator[str]:
+    """The URL of the database of an installation, which nobody else uses during the block.
+
+    Raises StartError when there is none, and one that names whoever has it.
+    """
+    # What may not be looked at is refused below.
+    with suppress(PermissionError):
+        if not installation.data.exists() or not (settings.database.url or installation.postgres.exists()):
+            raise StartError(f"No server has run in {installation.data} so far: there is nothing to work on.")
+    name = f"{os.getpid()}@{socket.gethostname()}"
+    with plain_errors(), _held(installation) as directory:
+        directory.name_holder(None)
+        async with _database(settings, installation) as reached, _owned(reached, name, SystemClock()):
+            yield reached.url
+
+
+async def compacted(settings: Settings, installation: Installation, say: Callable[[str], None]) -> dict[str, Shrunk]:
+    """What each table took before it was made as small as it can be, and what it takes now."""
+    async with offline(settings, installation) as url:
+        free = None if settings.database.url else shutil.disk_usage(installation.postgres).free
+        return await compact(url, free, say)
 
 
 def is_exposed(settings: Settings) -> bool:
@@ -357,12 +384,20 @@ async def _application(
         TimerRoutes(database, clock),
         EventRoutes(database, definitions, engine.ingest, clock),
         EnforcementRoutes(database, definitions),
-        ExplainRoutes(database, definitions, clock),
+        ExplainRoutes(database, definitions, clock, lambda: engine.retention.kept_since),
         ExecutionRoutes(database, definitions, engine.requests, engine.waiters, Logs(installation.execution_logs)),
         BusRoutes(engine.bus),
         DeadLetterRoutes(engine.bus, engine.dead_letters),
         MetricsRoutes(engine.metrics, public=settings.metrics.public),
-        DoctorRoutes(engine.bus, definitions, engine.recovery, clock, anonymous=about.anonymous == "read"),
+        DoctorRoutes(
+            engine.bus,
+            definitions,
+            engine.recovery,
+            clock,
+            lambda: engine.retention.account.most_overdue,
+            anonymous=about.anonymous == "read",
+        ),
+        SpaceRoutes(database, engine.retention, installation),
         WatchRoutes(engine.bus, definitions, about.started_at.isoformat()),
         SystemRoutes(
             about,

@@ -52,8 +52,9 @@ from attune.telemetry.lag import LoopLag
 from attune.telemetry.metrics import Instruments
 from attune.telemetry.stages import Stages
 from attune.upkeep.leases import Leases
-from attune.upkeep.metrics import BusMetrics, Metrics, pool, release, slots
+from attune.upkeep.metrics import BusMetrics, Metrics, pool, release, removals, slots
 from attune.upkeep.recovery import Predecessor, recover, report
+from attune.upkeep.retention import Retention
 from attune.workers.environment import Surroundings
 from attune.workers.logs import Logs
 from attune.workers.scripts import Scripts
@@ -106,6 +107,7 @@ class Engine:
             instruments=instruments,
             clock=clock,
         )
+        self.retention = Retention(self.bus, self.definitions, logs, settings.retention)
         self.metrics = self._metrics(instruments)
         self._settings = settings
         self._clock = clock
@@ -194,6 +196,7 @@ class Engine:
         metrics.register(instruments.collect)
         metrics.register(slots(self.worker))
         metrics.register(pool(self.database))
+        metrics.register(removals(self.retention.account))
         metrics.register_read(on_bus.read)
         return metrics
 
@@ -231,6 +234,7 @@ class Engine:
                     taking.start_soon(self._sweep.run)
                     taking.start_soon(self._leases.run)
                     taking.start_soon(self._trace_days.run)
+                    taking.start_soon(self._retain)
                     taking.start_soon(self.keys.run)
                     taking.start_soon(self._lag.run)
                     try:
@@ -249,6 +253,10 @@ class Engine:
     async def _watch_packs(self) -> None:
         await self._ownership.held()
         await self.folders.watch()
+
+    async def _retain(self) -> None:
+        await self._ownership.held()
+        await self.retention.run()
 
     async def _drain(self) -> None:
         """Wait for what runs, then end it."""

@@ -118,6 +118,29 @@ class Bus(_Section):
     trace_days: int = Field(3, ge=1, le=365, description="Days for which the trace of messages is kept.")
 
 
+class Retention(_Section):
+    days: int = Field(
+        30,
+        ge=1,
+        le=36_500,
+        description="Days for which history is kept: events with all that became of them, executions with their logs. "
+        "What has not ended is kept longer.",
+    )
+    max_bytes: int = Field(
+        10_000_000_000,
+        ge=1_000_000,
+        le=1_000_000_000_000_000,
+        description="Bytes that history may take, logs included. Beyond them the oldest goes before its days are over, "
+        "but nothing that is younger than an hour.",
+    )
+    dead_letter_days: int = Field(
+        90,
+        ge=1,
+        le=36_500,
+        description="Days for which a dead letter is kept. One that something still waits for is kept longer.",
+    )
+
+
 class Worker(_Section):
     concurrency: int = Field(32, ge=1, le=10_000, description="Executions that run at once.")
     default_timeout: int = Field(
@@ -157,6 +180,7 @@ class Settings(BaseSettings):
     log: Log = Log()
     auth: Auth = Auth()
     bus: Bus = Bus()
+    retention: Retention = Retention()
     worker: Worker = Worker()
     packs: Packs = Packs()
     metrics: Metrics = Metrics()

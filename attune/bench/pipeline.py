@@ -17,6 +17,7 @@ from attune.bench.surroundings import RULE, TRIGGER, bench_server, temporary_fol
 from attune.bus import queries as bus
 from attune.bus.messages import Cause
 from attune.database.ids import uuid7
+from attune.engine import Engine
 from attune.events.model import NewEvent
 from attune.settings import Settings
 from attune.telemetry.lag import LoopLag
@@ -123,24 +124,27 @@ async def _round(server: Serving, in_flight: int, seconds: float, say: Say) -> R
 
 async def flood(server: Serving, in_flight: int, seconds: float) -> list[float]:
     """Keep so many pipelines going for some time; the seconds that each took."""
-    engine = server.engine
-    trigger = engine.definitions.triggers.by_ref[TRIGGER]
     deadline = time.perf_counter() + seconds
     took: list[float] = []
 
     async def one_after_another() -> None:
-        while (begun := time.perf_counter()) < deadline:
-            accepted = await engine.ingest.accept(
-                NewEvent(trigger.id, trigger.ref, PAYLOAD, "bench", Cause(uuid7(), None, 0))
-            )
-            with engine.waiters.expect(f"event:{accepted.id}") as ended:
-                await ended.wait()
-            took.append(time.perf_counter() - begun)
+        while time.perf_counter() < deadline:
+            took.append(await run_one(server.engine))
 
     async with anyio.create_task_group() as tasks:
         for _ in range(in_flight):
             tasks.start_soon(one_after_another)
     return took
+
+
+async def run_one(engine: Engine) -> float:
+    """The seconds that one pipeline takes, from asking for its event to the end of its execution."""
+    trigger = engine.definitions.triggers.by_ref[TRIGGER]
+    begun = time.perf_counter()
+    accepted = await engine.ingest.accept(NewEvent(trigger.id, trigger.ref, PAYLOAD, "bench", Cause(uuid7(), None, 0)))
+    with engine.waiters.expect(f"event:{accepted.id}") as ended:
+        await ended.wait()
+    return time.perf_counter() - begun
 
 
 def _limit(server: Serving) -> Limit:

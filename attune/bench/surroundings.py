@@ -2,10 +2,9 @@
 
 import os
 import shutil
-import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, redirect_stderr
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
@@ -68,14 +67,13 @@ async def bench_server(
 
 @contextmanager
 def _logging_to(path: Path, settings: Settings) -> Iterator[None]:
-    terminal = sys.stderr
     with path.open("w", buffering=1) as file:
-        sys.stderr = file
-        try:
+        # The log keeps the stderr that it finds: what the measurement says goes to the terminal.
+        with redirect_stderr(file):
             logging.configure(settings.log.level, "json")
+        try:
             yield
         finally:
-            sys.stderr = terminal
             structlog.reset_defaults()
 
 

@@ -9,7 +9,7 @@ from attune.base.json import dumps, loads, unstorable
 from attune.bus.messages import Cause, Delivery, Envelope, Letter, Message
 from attune.database.arrays import grouped, nullable
 from attune.database.paging import Page, Where, Window, fetch_page
-from attune.database.pool import Connection, Row
+from attune.database.pool import Connection, Row, affected
 
 Arguments: TypeAlias = tuple[Any, ...]
 
@@ -470,3 +470,43 @@ async def hop_times(connection: Connection, since: datetime) -> dict[str, list[f
         since,
     )
     return {row["consumer"]: row["seconds"] for row in rows}
+
+
+async def is_behind(connection: Connection, count: int) -> bool:
+    """Whether more than `count` deliveries wait."""
+    waiting: int = await connection.fetchval(
+        "SELECT count(*) FROM (SELECT FROM attune.delivery LIMIT $1) AS counted", count + 1
+    )
+    return waiting > count
+
+
+OPEN_CHAINS = """
+    SELECT correlation_id FROM attune.delivery WHERE correlation_id = ANY($1::uuid[])
+     UNION
+    SELECT correlation_id FROM attune.dead_letter WHERE correlation_id = ANY($1::uuid[])
+"""
+
+
+async def open_chains(connection: Connection, chains: Sequence[UUID]) -> set[UUID]:
+    """Those of some chains of which a delivery waits, or is dead."""
+    return {row["correlation_id"] for row in await connection.fetch(OPEN_CHAINS, chains)}
+
+
+OLDEST_DEAD_LETTERS = """
+    SELECT id, NULL::uuid AS correlation_id, created, subject, 1 AS rows
+      FROM attune.dead_letter
+     WHERE id > $1
+     ORDER BY id
+     LIMIT $2
+"""
+
+
+async def oldest_dead_letters(connection: Connection, after: int, limit: int) -> Sequence[Row]:
+    """The first dead letters after an id: id, correlation_id (None: their chain keeps none of them), created, subject,
+    rows."""
+    return await connection.fetch(OLDEST_DEAD_LETTERS, after, limit)
+
+
+async def delete_dead_letters(connection: Connection, ids: Sequence[int]) -> int:
+    """Forget dead letters; how many there were."""
+    return affected(await connection.execute("DELETE FROM attune.dead_letter WHERE id = ANY($1::bigint[])", ids))

@@ -11,7 +11,7 @@ from attune.catalog.formats import ActionFile, TriggerFile
 from attune.catalog.model import Action, Definition, Pack, Rule, Trigger
 from attune.catalog.sources import Source
 from attune.database.paging import Page, Where, Window, fetch_page
-from attune.database.pool import Connection, Row
+from attune.database.pool import Connection, Row, affected
 
 Kind = Literal["pack", "trigger", "action", "rule"]
 CLASSES: Final[dict[Kind, type[Definition]]] = {"pack": Pack, "trigger": Trigger, "action": Action, "rule": Rule}
@@ -470,3 +470,37 @@ async def relink_rules(connection: Connection) -> list[int]:
 async def page(connection: Connection, kind: Kind, where: Where, window: Window) -> Page:
     """A page of definitions, in the order of their refs."""
     return await fetch_page(connection, "*", f"attune.{kind}", where, window, cursor="ref", descending=False)
+
+
+async def version_at(connection: Connection, moment: datetime) -> int:
+    """The version that the definitions had at a moment: whoever reads them from then on knows it, or a later one."""
+    version: int = await connection.fetchval(
+        """
+        SELECT coalesce((SELECT version - 1 FROM attune.revision WHERE created >= $1 ORDER BY version LIMIT 1),
+                        (SELECT version FROM attune.definition_version))
+        """,
+        moment,
+    )
+    return version
+
+
+# A deletion goes after what it deleted, or that would be there again.
+DELETE_REVISIONS = """
+    DELETE FROM attune.revision
+     WHERE ctid = ANY(ARRAY(
+           SELECT ctid
+             FROM attune.revision AS r
+            WHERE version <= $1
+              AND (EXISTS (SELECT FROM attune.revision
+                            WHERE kind = r.kind AND entity = r.entity AND version > r.version AND version <= $1)
+                   OR (definition IS NULL
+                       AND NOT EXISTS (SELECT FROM attune.revision
+                                        WHERE kind = r.kind AND entity = r.entity AND version < r.version)))
+            LIMIT $2))
+"""
+
+
+async def delete_revisions(connection: Connection, version: int, limit: int) -> int:
+    """Forget up to `limit` revisions that make no difference to whoever knows `version` or a later one: those that
+    another had replaced by then, and deletions. How many there were; with more than none there may be others."""
+    return affected(await connection.execute(DELETE_REVISIONS, version, limit))

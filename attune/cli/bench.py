@@ -117,6 +117,34 @@ def timers(
 
 
 @app.command()
+def retention(
+    rows: Annotated[int, typer.Option(help="How many old rows to make.", min=10_000)] = 1_000_000,
+    rate: Annotated[float, typer.Option(help="Pipelines a second meanwhile.", min=1)] = 200.0,
+    seconds: Annotated[float, typer.Option(help="Seconds a round.", min=1)] = 8.0,
+    config: Config = None,
+    as_json: Json = False,
+) -> None:
+    """Retention: how much slower pipelines are while old rows go, how fast those go, and whether sizes level off."""
+    from attune.bench.retention import Report, measure
+    from attune.bench.surroundings import bench_settings
+
+    report: Report = _run(measure, bench_settings(config), rows, rate, seconds, say)
+    if as_json:
+        _print_json(report.as_json())
+        return
+    _print_lines(
+        ("pipelines a second", f"{report.pipelines_per_second:g}"),
+        ("whole, nothing goes", f"p50 {report.quiet_ms.p50:.1f} ms, p99 {report.quiet_ms.p99:.1f} ms"),
+        ("whole, old rows go", f"p50 {report.removing_ms.p50:.1f} ms, p99 {report.removing_ms.p99:.1f} ms"),
+        ("ratio of the p99", f"{report.p99_ratio:.2f}"),
+        ("rows removed a second", f"{report.rows_removed_per_second:,.0f}"),
+        ("history, full", f"{report.full_mb:,.1f} MB"),
+        ("after a period of churn", f"{report.churned_mb:,.1f} MB"),
+        ("level-off factor", f"{report.level_off:.2f}"),
+    )
+
+
+@app.command()
 def start(
     starts: Annotated[int, typer.Option(help="How many starts of each kind.", min=1)] = 5,
     idle: Annotated[float, typer.Option(help="Seconds to idle.", min=1)] = 30.0,

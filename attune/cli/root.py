@@ -6,6 +6,7 @@ from attune.cli import apply, bench, bus, catalog, event, execution, identity, p
 from attune.cli.common import command
 from attune.cli.doctor import doctor
 from attune.cli.serve import serve
+from attune.cli.space import space
 from attune.cli.watch import watch
 
 app = typer.Typer(
@@ -18,6 +19,7 @@ app = typer.Typer(
 app.command()(serve)
 command(app)(system.status)
 command(app)(doctor)
+command(app)(space)
 command(app)(watch)
 app.command()(system.version)
 # What psql understands is psql's business.

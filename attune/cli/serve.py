@@ -35,7 +35,7 @@ def serve(
     from attune import settings
     from attune.telemetry import logging
 
-    path, remark = _config_file(config)
+    path, remark = config_file(config)
     overrides: dict[str, dict[str, Any]] = {"server": {}, "packs": {}}
     if host is not None:
         overrides["server"]["host"] = host
@@ -81,7 +81,7 @@ async def _listen_to_signals(stop: Any) -> None:
             stop.set()
 
 
-def _config_file(given: Path | None) -> tuple[Path | None, str]:
+def config_file(given: Path | None) -> tuple[Path | None, str]:
     """The config file to read, and what to tell about it."""
     if given is not None:
         return given, f"config       {given}"

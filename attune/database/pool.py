@@ -175,6 +175,11 @@ class Database:
         return rows[0] if rows else None
 
 
+def affected(status: str) -> int:
+    """How many rows a statement changed, of which PostgreSQL says `status`."""
+    return int(status.rpartition(" ")[2])
+
+
 def _is_gone(connection: asyncpg.Connection) -> bool:
     try:
         return bool(connection.is_closed())

@@ -6,7 +6,7 @@ from datetime import datetime
 from attune.base.json import loads
 from attune.database.arrays import grouped, nullable
 from attune.database.paging import Page, Where, Window, fetch_page
-from attune.database.pool import Connection, Row
+from attune.database.pool import Connection, Row, affected
 from attune.events.model import Event, Kept, Key, NewEvent
 
 RESERVE_IDS = "SELECT nextval('attune.event_id_seq') AS id FROM generate_series(1, $1)"
@@ -201,5 +201,9 @@ async def kept(connection: Connection, key: Key, outdated: datetime) -> Kept | N
 
 async def forget_keys(connection: Connection, outdated: datetime, limit: int) -> int:
     """Delete keys that are not in use since `outdated`, `limit` at most; how many that were."""
-    status = await connection.execute(FORGET_KEYS, outdated, limit)
-    return int(status.removeprefix("DELETE "))
+    return affected(await connection.execute(FORGET_KEYS, outdated, limit))
+
+
+async def delete(connection: Connection, ids: Sequence[int]) -> int:
+    """Forget events, and nothing of what became of them; how many there were."""
+    return affected(await connection.execute("DELETE FROM attune.event WHERE id = ANY($1::bigint[])", ids))

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from attune.database.pool import Connection, Row
+from attune.database.pool import Connection, Row, affected
 
 INSERT_MATCHES = """
     INSERT INTO attune.event_match (event, definition_version, rules, matched, failed, created)
@@ -137,3 +137,46 @@ async def timer_history(
 ) -> Sequence[Row]:
     """The same of the events of a rule's timer, for instants from `since` to `before`, the newest first."""
     return await connection.fetch(TIMER_HISTORY, rule, before, since, limit)
+
+
+# What belongs to an event is looked up event by event: a join would be free to read whole tables.
+OLDEST_EVENTS = """
+    SELECT v.id, v.correlation_id, v.created, became.enforcements * 2 + 2 AS rows,
+           (SELECT definition_version FROM attune.event_match WHERE event = v.id) AS definition_version,
+           coalesce((SELECT created >= $2 FROM attune.event_match WHERE event = v.id), false)
+           OR coalesce(became.is_young, false) AS is_needed
+      FROM (SELECT id, correlation_id, created FROM attune.event WHERE id > $1 ORDER BY id LIMIT $3) AS v
+     CROSS JOIN LATERAL (
+           SELECT count(*) AS enforcements,
+                  bool_or(n.status = 'created' OR n.created >= $2 OR coalesce((
+                      SELECT coalesce(finished_at >= $2, true) FROM attune.execution
+                       WHERE enforcement = n.id AND parent IS NULL AND original_execution IS NULL
+                  ), false)) AS is_young
+             FROM attune.enforcement n
+            WHERE n.event = v.id) AS became
+     ORDER BY v.id
+"""
+
+
+async def oldest_events(connection: Connection, after: int, before: datetime, limit: int) -> Sequence[Row]:
+    """The first events after an id: id, correlation_id, created, definition_version (None: not matched), rows (how many
+    they and all that became of them are), is_needed (by something that became of it and has not ended, or not before
+    that moment)."""
+    return await connection.fetch(OLDEST_EVENTS, after, before, limit)
+
+
+async def delete_matches(connection: Connection, events: Sequence[int]) -> int:
+    """Forget what the matcher did with events; how many it had taken."""
+    return affected(await connection.execute("DELETE FROM attune.event_match WHERE event = ANY($1::bigint[])", events))
+
+
+async def not_matched(connection: Connection, ids: Sequence[int]) -> set[int]:
+    """Those of some events that the matcher did not take so far."""
+    rows = await connection.fetch(
+        """
+        SELECT id FROM attune.event v
+         WHERE id = ANY($1::bigint[]) AND NOT EXISTS (SELECT FROM attune.event_match WHERE event = v.id)
+        """,
+        ids,
+    )
+    return {row["id"] for row in rows}

@@ -109,5 +109,16 @@ LOOP_LAG = Family(
     Kind.HISTOGRAM,
     "Seconds by which the event loop was late, measured four times a second.",
 )
+REMOVED = Family(
+    "attune_retention_removed_total",
+    Kind.COUNTER,
+    "Rows that retention removed; of `logs`, the executions whose output it removed.",
+    ("table",),
+)
+OVERDUE = Family(
+    "attune_retention_overdue_seconds",
+    Kind.GAUGE,
+    "How old, beyond its limit, the oldest row is that should be gone; 0 when retention keeps up.",
+)
 BUILD_INFO = Family("attune_build_info", Kind.GAUGE, "Always 1; the label tells which release runs.", ("version",))
 START_TIME = Family("attune_start_time_seconds", Kind.GAUGE, "When Attune was started, in seconds since 1970.")

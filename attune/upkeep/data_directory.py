@@ -35,8 +35,8 @@ class DataDirectory:
             ) from error
         self._descriptor = descriptor
 
-    def name_holder(self, url: str) -> None:
-        """Write down who holds the lock."""
+    def name_holder(self, url: str | None) -> None:
+        """Write down who holds the lock, and where it answers, if it does."""
         assert self._descriptor is not None, "the lock is held"
         holder = orjson.dumps({"pid": os.getpid(), "host": socket.gethostname(), "url": url})
         os.ftruncate(self._descriptor, 0)
@@ -87,6 +87,7 @@ def _make_private(folder: Path) -> None:
 def _described(holder: bytes) -> str:
     try:
         known = orjson.loads(holder)
-        return f"process {known['pid']} on {known['host']}, which answers at {known['url']}"
+        does = f"answers at {known['url']}" if known["url"] else "works on the data while no server runs"
+        return f"process {known['pid']} on {known['host']}, which {does}"
     except (orjson.JSONDecodeError, KeyError):
         return "a process that is just starting"

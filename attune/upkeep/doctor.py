@@ -16,6 +16,8 @@ STUCK = timedelta(minutes=5)
 """How long a delivery may wait. The last try of one that fails comes after a minute and a half."""
 LATE = timedelta(minutes=1)
 SKEW = timedelta(seconds=2)
+BEHIND = timedelta(days=1)
+"""How old a row may be beyond what is kept."""
 _NAMED = 5
 _WANTED = {"fsync": "on", "synchronous_commit": "on", "full_page_writes": "on"}
 
@@ -36,6 +38,7 @@ CHECKS: Mapping[str, str] = {
     "stuck": "Something moves every execution that has not ended.",
     "recovery": "The last start found nothing that had been interrupted.",
     "timers": "Timers can be read, and fire in time.",
+    "retention": "What is too old is removed.",
     "rules": "What enabled rules name is there.",
     "actions": "The scripts of actions are there and can be read.",
     "packs": "Every pack is loaded.",
@@ -67,7 +70,7 @@ class Finding:
 @dataclass(frozen=True, slots=True)
 class Facts:
     """What the checks on a running server look at. `settings` are those of the database, `waiting` the number and the
-    oldest of the deliveries of each queue."""
+    oldest of the deliveries of each queue, `overdue` how old, beyond what is kept, the oldest row is that can go."""
 
     now: datetime
     database_now: datetime
@@ -81,6 +84,7 @@ class Facts:
     stuck: Sequence[int]
     recovery: Recovery
     timers: Sequence[TimerRow]
+    overdue: timedelta
     is_root: bool
     anonymous: bool
     has_administrator: bool
@@ -104,6 +108,7 @@ def examine(facts: Facts, definitions: Definitions) -> list[Finding]:
         _stuck(facts),
         _recovery(facts.recovery),
         _timers(facts),
+        _retention(facts.overdue),
         _rules(definitions),
         _actions(definitions),
         root(facts.is_root),
@@ -200,6 +205,15 @@ def _wrong_timers(facts: Facts) -> Iterator[str]:
             yield f"the schedule of {row.rule_ref} cannot be read"
         elif facts.now - row.next_fire_at > LATE:
             yield f"{row.rule_ref} is {_minutes(facts.now - row.next_fire_at)} late"
+
+
+def _retention(overdue: timedelta) -> Finding:
+    found = [f"rows that are {overdue.days} days too old are not removed yet"] if overdue > BEHIND else []
+    return judged(
+        "retention",
+        found,
+        "While much waits in the queues it waits, too. attune space and attune bus queues tell more.",
+    )
 
 
 def _rules(definitions: Definitions) -> Finding:

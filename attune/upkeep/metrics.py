@@ -16,6 +16,7 @@ from attune.bus.bus import Bus
 from attune.database.pool import Connection, Database, DatabaseUnavailable
 from attune.telemetry import families
 from attune.telemetry.metrics import OTHER
+from attune.upkeep.retention import COUNTED, Account
 from attune.workers.worker import Worker
 
 Collect: TypeAlias = Callable[[], Iterable[Metric]]
@@ -103,6 +104,14 @@ def slots(worker: Worker) -> Collect:
     return lambda: (
         families.WORKER_SLOTS.of({(): worker.concurrency}),
         families.WORKER_SLOTS_BUSY.of({(): worker.running}),
+    )
+
+
+def removals(account: Account) -> Collect:
+    """What retention did."""
+    return lambda: (
+        families.REMOVED.of({(table,): account.removed[table] for table in COUNTED}),
+        families.OVERDUE.of({(): account.most_overdue.total_seconds()}),
     )
 
 

@@ -17,6 +17,7 @@ from attune.api.routes.health import HealthRoutes
 from attune.api.routes.identities import IdentityRoutes
 from attune.api.routes.metrics import MetricsRoutes
 from attune.api.routes.rules import RuleRoutes
+from attune.api.routes.space import SpaceRoutes
 from attune.api.routes.system import SystemRoutes
 from attune.api.routes.timers import TimerRoutes
 from attune.api.routes.watch import WatchRoutes
@@ -34,12 +35,13 @@ ENDPOINTS: tuple[Endpoint, ...] = described(
         TimerRoutes(_NOTHING, _NOTHING),
         EventRoutes(_NOTHING, _NOTHING, _NOTHING, _NOTHING),
         EnforcementRoutes(_NOTHING, _NOTHING),
-        ExplainRoutes(_NOTHING, _NOTHING, _NOTHING),
+        ExplainRoutes(_NOTHING, _NOTHING, _NOTHING, _NOTHING),
         ExecutionRoutes(_NOTHING, _NOTHING, _NOTHING, _NOTHING, _NOTHING),
         BusRoutes(_NOTHING),
         DeadLetterRoutes(_NOTHING, _NOTHING),
         MetricsRoutes(_NOTHING, public=False),
-        DoctorRoutes(_NOTHING, _NOTHING, _NOTHING, _NOTHING, anonymous=False),
+        DoctorRoutes(_NOTHING, _NOTHING, _NOTHING, _NOTHING, _NOTHING, anonymous=False),
+        SpaceRoutes(_NOTHING, _NOTHING, _NOTHING),
         WatchRoutes(_NOTHING, _NOTHING, ""),
         SystemRoutes(_NOTHING, _NOTHING, _NOTHING, _NOTHING, _NOTHING, _NOTHING, _NOTHING),
     )

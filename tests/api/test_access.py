@@ -102,6 +102,7 @@ ROUTES = [
     ("GET", "/api/v1/system/status", RIGHT),
     ("GET", "/api/v1/system/doctor", RIGHT),
     ("GET", "/api/v1/system/recovery", RIGHT),
+    ("GET", "/api/v1/system/space", RIGHT),
     ("GET", "/api/v1/watch", RIGHT),
     ("GET", "/metrics", RIGHT),
 ]

@@ -44,6 +44,7 @@ STATUS = {"version", "url", "pid", "data", "database", "started_at", "uptime_sec
 STATUS |= {"running_executions", "waiting_timers", "waiting_deliveries", "dead_letters", "broken_packs"}
 STATUS |= {"queues", "running", "failing", "timers", "versions"}
 
+SPACE = {"tables", "database_bytes", "wal_bytes", "folders", "free_bytes", "history_bytes", "retention"}
 LETTER = {"id", "queue", "message_id", "correlation_id", "causation_id", "depth", "message_type", "version", "source"}
 LETTER |= {"payload", "subject", "attempts", "error", "published_at", "created"}
 LETTER_WHOLE = LETTER | {"subject_state", "exchange", "routing_key", "consumer", "refusal"}
@@ -111,6 +112,7 @@ OBJECTS: list[tuple[str, str, dict[str, Any] | None, int, set[str]]] = [
     ("POST", "/api/v1/bus/dead-letters/discard", {"filter": {"subject": "none"}}, 200, HANDLED),
     ("GET", "/api/v1/system/status", None, 200, STATUS),
     ("GET", "/api/v1/system/doctor", None, 200, {"findings"}),
+    ("GET", "/api/v1/system/space", None, 200, SPACE),
     ("GET", "/api/v1/system/recovery", None, 200, RECOVERY),
     ("GET", "/api/v1/watch", None, 200, {"cursor", "settled", "events", "executions", "cut"}),
 ]

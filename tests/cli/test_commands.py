@@ -48,6 +48,7 @@ async def names(site: Site) -> dict[str, str]:
 # Every command that shows something, a word that stands in its table, and a path to a value in its JSON.
 SHOWN: list[tuple[str, str, str]] = [
     ("status", "waiting deliveries: ", "versions.postgresql"),
+    ("space", "dead letters 90", "retention.days"),
     ("pack list", "shop", "0.ref"),
     ("pack show shop", "conf_schema", "ref"),
     ("trigger list", "core.crontimer", "0.ref"),

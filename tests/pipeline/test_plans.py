@@ -9,6 +9,7 @@ import pytest
 from attune.base.json import loads
 from attune.bus import queries as bus
 from attune.bus.messages import Cause
+from attune.catalog import queries as catalog
 from attune.database.embedded import Cluster
 from attune.database.ids import uuid7
 from attune.database.pool import Row
@@ -16,6 +17,7 @@ from attune.events import queries as events
 from attune.events.model import NewEvent
 from attune.executions import queries as executions
 from attune.rules import queries as rules
+from attune.sources.timers import queries as timers
 from tests.pipeline.shop import SHOP, TRIGGERS, new_rule, rows
 from tests.support.databases import new_database, pool_on
 from tests.support.engines import engine_on, pack
@@ -55,6 +57,14 @@ FILL = """
                               delivered_at, done_at, attempt, outcome)
     SELECT 'queue', gen_random_uuid(), correlation_id, 0, 'EventCreated', 'test', 'test', now(), now(), now(), 1, 'done'
       FROM attune.event;
+    INSERT INTO attune.revision (version, kind, entity, ref, created)
+    SELECT number, 'rule', number % 100, 'shop.rule', now() FROM generate_series(1, 10000) AS number;
+    INSERT INTO attune.dead_letter (queue, message_id, correlation_id, depth, message_type, version, source, payload,
+                                    attempts, error, published_at, created)
+    SELECT 'queue', gen_random_uuid(), correlation_id, 0, 'EventCreated', '1.0', 'test', '{}', 5, 'no', now(), now()
+      FROM attune.event;
+    INSERT INTO attune.timer_skip (rule, rule_ref, first, last, count, reason, created)
+    SELECT 1, 'shop.often', now(), now(), 1, 'misfire', now() FROM attune.event;
     INSERT INTO attune.idempotency_key (scope, key, fingerprint, subject, created)
     SELECT 'local POST /api/v1/events', 'key ' || id, sha256(id::text::bytea), id,
            '2026-03-01'::timestamptz + id * interval '1 second'
@@ -95,6 +105,41 @@ async def test_hot_statements_find_their_rows_by_index(full: asyncpg.Connection,
     statement, arguments = HOT[name]
 
     assert await _scanned(full, statement, arguments, mode) <= {"definition_version"}
+
+
+# Statements with which retention looks for what can go, and removes it; and the tables that it may read wholly, because
+# it does not look while there is much in them.
+RETENTION: dict[str, tuple[str, list[str], set[str]]] = {
+    "the oldest events": (rules.OLDEST_EVENTS, ["4000", _NOW, "250"], set()),
+    "the oldest executions": (executions.OLDEST_EXECUTIONS, ["4000", _NOW, "1000"], set()),
+    "chains that are open": (bus.OPEN_CHAINS, [_UUIDS], {"delivery"}),
+    "chains with an open execution": (executions.OPEN_CHAINS, [_UUIDS], {"execution_open"}),
+    "enforcements go": (executions.DELETE_ENFORCEMENTS, [_IDS], set()),
+    "executions go": (executions.DELETE_FIRST_EXECUTIONS, [_IDS], set()),
+    "dead letters": (bus.OLDEST_DEAD_LETTERS, ["0", "1000"], set()),
+    "skips": (timers.OLDEST_SKIPS, ["0", "1000"], set()),
+    "revisions go": (catalog.DELETE_REVISIONS, ["500", "1000"], set()),
+}
+
+
+@pytest.mark.parametrize("mode", ["force_custom_plan", "force_generic_plan"])
+@pytest.mark.parametrize("name", RETENTION)
+async def test_retention_finds_its_rows_by_index(full: asyncpg.Connection, name: str, mode: str) -> None:
+    statement, arguments, may_be_read = RETENTION[name]
+
+    assert await _scanned(full, statement, arguments, mode) <= may_be_read
+
+
+@pytest.mark.parametrize("name", ["the oldest events", "the oldest executions"])
+async def test_retention_finds_its_rows_by_index_whatever_statistics_there_are(
+    full: asyncpg.Connection, name: str
+) -> None:
+    """Without any, the planner would expect many rows for each, and rather read a table wholly for each of them."""
+    statement, arguments, _ = RETENTION[name]
+
+    async with full.transaction():
+        await full.execute("SET LOCAL enable_nestloop = off")
+        assert await _scanned(full, statement, arguments, "force_custom_plan") == set()
 
 
 async def _scanned(connection: asyncpg.Connection, statement: str, arguments: list[str], mode: str) -> set[str]:

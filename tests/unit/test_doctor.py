@@ -48,6 +48,7 @@ WELL = Facts(
     stuck=[],
     recovery=Recovery(NOW),
     timers=[TIMER, replace(TIMER, next_fire_at=NOW - timedelta(seconds=30)), replace(TIMER, next_fire_at=None)],
+    overdue=timedelta(hours=20),
     is_root=False,
     anonymous=False,
     has_administrator=True,
@@ -130,6 +131,7 @@ ILLS: list[tuple[str, dict[str, Any], Level, str]] = [
     ("unroutable", {"unroutable": {"EventCreated": 1}}, Level.PROBLEM, "1 EventCreated"),
     ("rescued", {"rescued": {"attune.events.queue": 4}}, Level.PROBLEM, "4 attune.events.queue"),
     ("queues", {"waiting": {"q": (7, NOW - timedelta(minutes=6))}}, Level.PROBLEM, "7 in q, the oldest since 6 min"),
+    ("retention", {"overdue": timedelta(days=3)}, Level.PROBLEM, "rows that are 3 days too old"),
     ("timers", {"timers": [replace(TIMER, next_fire_at=NOW - timedelta(minutes=3))]}, Level.PROBLEM, "is 3 min late"),
     # A zone that the system has no longer.
     (

@@ -1,6 +1,8 @@
 """What is wrong with the server, for `attune doctor`."""
 
 import os
+from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import anyio.to_thread
@@ -22,12 +24,21 @@ from attune.upkeep.recovery import Recovery
 
 class DoctorRoutes:
     def __init__(
-        self, bus: Bus, definitions: Definitions, recovery: Recovery, clock: Clock, *, anonymous: bool
+        self,
+        bus: Bus,
+        definitions: Definitions,
+        recovery: Recovery,
+        clock: Clock,
+        overdue: Callable[[], timedelta],
+        *,
+        anonymous: bool,
     ) -> None:
+        """`overdue` tells how far retention is behind."""
         self._bus = bus
         self._definitions = definitions
         self._recovery = recovery
         self._clock = clock
+        self._overdue = overdue
         self._anonymous = anonymous
 
     def endpoints(self) -> list[Endpoint]:
@@ -63,6 +74,7 @@ class DoctorRoutes:
                 rescued={name: queue.rescued for name, queue in counters.queues.items()},
                 waiting=await queries.waiting_by_queue(connection),
                 timers=await timers.timers(connection),
+                overdue=self._overdue(),
                 is_root=os.geteuid() == 0,
                 anonymous=self._anonymous,
                 has_administrator=await access.has_administrator(connection),

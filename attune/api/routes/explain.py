@@ -1,7 +1,8 @@
 """Why a rule fired or did not, over a time."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from datetime import datetime
 from typing import Any
 
 from starlette.responses import Response
@@ -28,10 +29,14 @@ class SinceQuery(Query):
 
 
 class ExplainRoutes:
-    def __init__(self, database: Database, definitions: Definitions, clock: Clock) -> None:
+    def __init__(
+        self, database: Database, definitions: Definitions, clock: Clock, kept_since: Callable[[], datetime]
+    ) -> None:
+        """`kept_since` tells from which moment on all events are there."""
         self._database = database
         self._definitions = definitions
         self._clock = clock
+        self._kept_since = kept_since
 
     def endpoints(self) -> list[Endpoint]:
         return [
@@ -67,6 +72,9 @@ class ExplainRoutes:
             notes.append(f"The trigger {rule.trigger_ref} is disabled now.")
         if rule.action_ref not in self._definitions.actions.by_ref:
             notes.append(f"There is no action {rule.action_ref} any more.")
+        kept_since = self._kept_since()
+        if max(found.since, rule.created) < kept_since:
+            notes.append(f"Events from before {kept_since:%Y-%m-%d %H:%M} UTC are not kept any more.")
         if not found.complete:
             notes.append(f"There were more events: only the newest {COUNTED:,} are counted.")
         if found.unexamined:

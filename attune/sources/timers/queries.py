@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from attune.base.json import JsonObject, loads
-from attune.database.pool import Connection, Row
+from attune.database.pool import Connection, Row, affected
 from attune.sources.timers.misfires import Skipped
 
 FIRE = """
@@ -191,3 +191,22 @@ async def skips(connection: Connection, rule: int, limit: int) -> Sequence[Row]:
         rule,
         limit,
     )
+
+
+OLDEST_SKIPS = """
+    SELECT id, NULL::uuid AS correlation_id, created, 1 AS rows, false AS is_needed
+      FROM attune.timer_skip
+     WHERE id > $1
+     ORDER BY id
+     LIMIT $2
+"""
+
+
+async def oldest_skips(connection: Connection, after: int, limit: int) -> Sequence[Row]:
+    """The first ranges after an id that timers passed over: id, correlation_id (None), created, rows, is_needed."""
+    return await connection.fetch(OLDEST_SKIPS, after, limit)
+
+
+async def delete_skips(connection: Connection, ids: Sequence[int]) -> int:
+    """Forget ranges that timers passed over; how many there were."""
+    return affected(await connection.execute("DELETE FROM attune.timer_skip WHERE id = ANY($1::bigint[])", ids))
