@@ -34,6 +34,7 @@ from attune.api.routes.identities import IdentityRoutes
 from attune.api.routes.metrics import MetricsRoutes
 from attune.api.routes.rules import RuleRoutes
 from attune.api.routes.space import SpaceRoutes
+from attune.api.routes.streams import StreamRoutes
 from attune.api.routes.system import About, SystemRoutes
 from attune.api.routes.timers import TimerRoutes
 from attune.api.routes.watch import WatchRoutes
@@ -51,6 +52,7 @@ from attune.database.ownership import Ownership
 from attune.database.pool import Database, DatabaseUnavailable
 from attune.engine import Engine
 from attune.executions import queries as executions
+from attune.live.views import LiveViews
 from attune.settings import Settings
 from attune.telemetry.metrics import Instruments
 from attune.telemetry.stages import Stages
@@ -149,7 +151,7 @@ async def serving(
             )
             with _described(installation, about, reached):
                 application = await _application(engine, about, settings, installation, clock, ownership)
-                async with engine.running(), _answering(application, settings, tcp, file):
+                async with engine.running(), _answering(application, engine.live, settings, tcp, file):
                     yield Serving(about, engine, settings)
 
 
@@ -374,9 +376,12 @@ async def _application(
     )
     identities = Identities(engine.bus, tokens)
     await identities.ensure_administrator()
+    gate = Gate(identities, anonymous_read=about.anonymous == "read", public_url=settings.server.public_url)
     database, definitions = engine.database, engine.definitions
     routes = (
         HealthRoutes(_checks(database, ownership)),
+        # Before the routes of single executions: `stream` is no id.
+        StreamRoutes(engine.live, gate),
         AuthRoutes(identities),
         IdentityRoutes(identities),
         CatalogRoutes(database, engine.installer),
@@ -412,7 +417,6 @@ async def _application(
     endpoints = described(
         [endpoint for one in routes for endpoint in one.endpoints()], public_url=settings.server.public_url
     )
-    gate = Gate(identities, anonymous_read=about.anonymous == "read", public_url=settings.server.public_url)
     return Api(endpoints, gate, engine.keys, max_body_size=settings.server.max_body_size).application()
 
 
@@ -453,9 +457,9 @@ def _described(installation: Installation, about: About, reached: Reached) -> It
 
 @asynccontextmanager
 async def _answering(
-    application: Starlette, settings: Settings, tcp: socket.socket, file: socket.socket
+    application: Starlette, live: LiveViews, settings: Settings, tcp: socket.socket, file: socket.socket
 ) -> AsyncIterator[None]:
-    """Answer HTTP for the block; afterwards finish the requests that are under way."""
+    """Answer HTTP for the block; afterwards finish the requests that are under way, and end streams."""
     public = listening.behind(settings.server.trusted_proxies, application)
     servers = [(listening.tcp_server(public), tcp), (listening.local_server(application), file)]
     async with anyio.create_task_group() as answering:
@@ -467,5 +471,6 @@ async def _answering(
             yield
         finally:
             application.state.stopping = True
+            live.close()
             for server, _ in servers:
                 server.should_exit = True

@@ -23,6 +23,7 @@ from attune.bus.messages import (
     ExecutionDispatched,
     ExecutionRequested,
     Message,
+    NotificationCreated,
     RuleChanged,
 )
 from attune.bus.topology import Topology, check
@@ -44,6 +45,7 @@ from attune.executions.queries import Tenure
 from attune.executions.requests import Requests
 from attune.executions.scheduler import Scheduler
 from attune.executions.turns.turns import TurnRules
+from attune.live.views import LiveViews
 from attune.rules.matcher import ConditionRules, Matcher, RuleCache, match_no_rule
 from attune.settings import Settings
 from attune.sources.timers.rules import TimerRules
@@ -95,6 +97,7 @@ class Engine:
         self.ingest = Ingest(self.writer, stages)
         self.requests = Requests(self.bus, self.writer)
         self.waiters = Waiters()
+        self.live = LiveViews(self.bus, surroundings.boot[-12:])
         self.timers = Timers(self.bus, self.ingest, self.writer, clock, instruments)
         self.worker = Worker(
             tenure=Tenure(worker_id, UUID(surroundings.boot), settings.worker.kill_grace + _LEASE_MARGIN),
@@ -186,6 +189,7 @@ class Engine:
         return [
             Listener("attune.rules.timers.queue", RuleChanged, "timers", self.timers.hear),
             Listener("attune.rules.matcher.queue", RuleChanged, "rule cache", cache.hear),
+            Listener("attune.notifications.queue", NotificationCreated, "live views", self.live.hear),
         ]
 
     def _metrics(self, instruments: Instruments) -> Metrics:
@@ -197,6 +201,7 @@ class Engine:
         metrics.register(slots(self.worker))
         metrics.register(pool(self.database))
         metrics.register(removals(self.retention.account))
+        metrics.register(self.live.collect)
         metrics.register_read(on_bus.read)
         return metrics
 
@@ -236,6 +241,7 @@ class Engine:
                     taking.start_soon(self._trace_days.run)
                     taking.start_soon(self._retain)
                     taking.start_soon(self.keys.run)
+                    taking.start_soon(self.live.run)
                     taking.start_soon(self._lag.run)
                     try:
                         yield

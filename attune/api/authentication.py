@@ -7,7 +7,7 @@ from starlette.requests import Request
 
 from attune.access.identities import Identities
 from attune.access.model import Caller, How
-from attune.api.endpoints import SAFE_METHODS, Access, Endpoint, Permission
+from attune.api.endpoints import SAFE_METHODS, Access, Answer, Endpoint, Permission
 from attune.base.errors import Forbidden, Unauthenticated
 
 LOCAL_SCOPE = "attune.local"
@@ -28,7 +28,8 @@ class Gate:
 
     async def caller(self, request: Request, endpoint: Endpoint) -> Caller:
         """Who calls. Raises Unauthenticated or Forbidden."""
-        if request.method not in SAFE_METHODS:
+        # A page of another site cannot read an answer, but would keep a stream open with the rights of who looks at it.
+        if request.method not in SAFE_METHODS or endpoint.answer is Answer.STREAM:
             self._refuse_foreign_pages(request)
         if request.scope.get(LOCAL_SCOPE):
             return _LOCAL
@@ -38,9 +39,20 @@ class Gate:
         if token is None:
             return self._without_token(request, endpoint)
         identity = await self._identities.authenticate(token)
-        if isinstance(endpoint.access, Permission) and not identity.administrator:
+        caller = Caller(How.TOKEN, identity)
+        if isinstance(endpoint.access, Permission) and not self.allows(caller, endpoint.access):
             raise Forbidden(f"Insufficient permissions: {endpoint.access.resource}:{endpoint.access.action}")
-        return Caller(How.TOKEN, identity)
+        return caller
+
+    def allows(self, caller: Caller, permission: Permission) -> bool:
+        """Whether somebody who was let through has a permission."""
+        match caller.how:
+            case How.LOCAL:
+                return True
+            case How.ANONYMOUS:
+                return permission.anonymous
+            case How.TOKEN:
+                return caller.identity is not None and caller.identity.administrator
 
     def _refuse_foreign_pages(self, request: Request) -> None:
         """A page of another site may not make a browser change something here."""

@@ -65,6 +65,7 @@ class Answer(Enum):
     PAGE = "a page for a browser"
     FILE = "a file, as YAML"
     ARCHIVE = "files, as a tar.gz"
+    STREAM = "server-sent events, until one of both sides ends it"
     NOTHING = "no body"
 
 

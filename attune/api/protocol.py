@@ -2,7 +2,7 @@
 
 import asyncio
 from http import HTTPStatus
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
@@ -15,6 +15,9 @@ _LARGEST_HEAD = 65_536
 _LONGEST_PIPELINE = 100
 _SLOWEST = 1_000
 """Bytes of a body that have to come in a second, on the average."""
+
+ABORT_SCOPE = "attune.abort"
+"""In the ASGI scope: hangs up on a client that takes nothing any more."""
 
 
 class Protocol(HttpToolsProtocol):
@@ -54,6 +57,7 @@ class Protocol(HttpToolsProtocol):
             self._hang_up(HttpError(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, message))
 
     def on_headers_complete(self) -> None:
+        cast("dict[str, Any]", self.scope)[ABORT_SCOPE] = self.transport.abort
         super().on_headers_complete()
         if len(self.pipeline) > _LONGEST_PIPELINE:
             self.transport.abort()

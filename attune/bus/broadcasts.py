@@ -8,7 +8,8 @@ import anyio
 
 from attune.bus.messages import Message
 
-MAX_MESSAGES = 1_000
+MAX_MESSAGES = 10_000
+"""One commit may send some thousand: what live views show of a batch of events that match many rules each."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from attune.bus.messages import (
     ExecutionDispatched,
     ExecutionRequested,
     Message,
+    NotificationCreated,
     RuleChanged,
     placeholders,
 )
@@ -104,6 +105,7 @@ TOPOLOGY = Topology(
             ExchangeKind.TOPIC,
             "the execution lifecycle: enforcements, executions, inquiries, worker dispatch",
         ),
+        Exchange("attune.notifications", ExchangeKind.FANOUT, "live views: what becomes of what people watch"),
         Exchange("attune.dlx", ExchangeKind.TOPIC, "dead letters"),
     ),
     messages=(
@@ -114,6 +116,7 @@ TOPOLOGY = Topology(
         ExecutionDispatched,
         ExecutionCancelRequested,
         ExecutionCompleted,
+        NotificationCreated,
     ),
     queues=(
         Queue("attune.events.queue", QueueKind.WORK, "attune.events", ("event.created",), EventCreated, "rule matcher"),
@@ -160,6 +163,14 @@ TOPOLOGY = Topology(
             ("execution.completed",),
             ExecutionCompleted,
             "completion",
+        ),
+        Queue(
+            "attune.notifications.queue",
+            QueueKind.BROADCAST,
+            "attune.notifications",
+            ("notification.created",),
+            NotificationCreated,
+            "live views",
         ),
         Queue("attune.dlx.queue", QueueKind.PARKING, "attune.dlx", ("#",), None, "the store"),
     ),

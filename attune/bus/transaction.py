@@ -11,7 +11,16 @@ import structlog
 from attune.base.crash_points import reach
 from attune.base.json import dumps
 from attune.bus import queries
-from attune.bus.messages import MAX_SIZE, Cause, Delivery, Envelope, Message
+from attune.bus.messages import (
+    MAX_SIZE,
+    Cause,
+    Delivery,
+    Envelope,
+    Message,
+    NotificationCreated,
+    NotificationType,
+    Shown,
+)
 from attune.bus.queries import Attempts
 from attune.database.ids import uuid7
 from attune.database.pool import Connection
@@ -26,8 +35,9 @@ Routes: TypeAlias = Sequence[tuple[str, bool]]
 class Traffic:
     """What a transaction sends. `messages` are numbers by type; `due` are deliveries, `later` those that become due at
     a moment, `returned` those whose rows were put back into their queues; `broadcasts` are the names of queues and what
-    they are told."""
+    they are told; `is_watched`, whether live views are among those."""
 
+    is_watched: bool = False
     messages: Counter[str] = field(default_factory=Counter)
     due: list[Delivery[Any]] = field(default_factory=list)
     later: list[tuple[Delivery[Any], datetime]] = field(default_factory=list)
@@ -36,7 +46,9 @@ class Traffic:
 
 
 class Carrier(Protocol):
-    """Where a transaction's messages go."""
+    """Where a transaction's messages go. `is_watched`: somebody may look at live views."""
+
+    is_watched: bool
 
     def route(self, message: Message) -> Routes:
         """The queues of a message. Raises Unroutable when there are none."""
@@ -61,7 +73,7 @@ class Transaction:
         self.now = now
         self._carrier = carrier
         self._attempts: list[Attempts] = []
-        self._traffic = Traffic()
+        self._traffic = Traffic(carrier.is_watched)
         self._hints: list[Callable[[], None]] = []
         self._stages: list[str] = []
 
@@ -82,6 +94,24 @@ class Transaction:
                 self._traffic.later.append((Delivery(name, envelope, text, 1), due))
             else:
                 self._traffic.due.append(Delivery(name, envelope, text, 1))
+
+    @property
+    def is_watched(self) -> bool:
+        """Whether somebody looks at live views: whoever would have to compute for `notify` asks this before."""
+        return self._traffic.is_watched
+
+    def notify(self, kind: NotificationType, entity_id: int, payload: Shown) -> None:
+        """Show in live views, when this transaction commits, what became of something. `payload` says enough of its
+        row to show it, with its refs as `…ref` and its state as `status`. Does nothing while nobody looks."""
+        if not self.is_watched:
+            return
+        # Not checked: there are thousands a second, and all are made here.
+        message = NotificationCreated.model_construct(
+            notification_type=kind, entity_id=entity_id, at=self.now, payload=payload
+        )
+        self._traffic.messages[NotificationCreated.__name__] += 1
+        for name, _ in self._carrier.route(message):
+            self._traffic.broadcasts.append((name, message))
 
     def give_back(self, deliveries: Iterable[Delivery[Any]]) -> None:
         """Hand over, when this transaction commits, deliveries whose rows it has put back into their queues."""

@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from functools import partial
 
 from attune.base.json import dumps, loads
+from attune.base.states import ExecutionStatus
 from attune.bus.messages import Delivery, ExecutionDispatched, ExecutionRequested
 from attune.bus.outcomes import DONE, Outcome, Reject
 from attune.bus.transaction import Transaction
 from attune.catalog.definitions import Definitions
-from attune.executions import endings, queries
+from attune.executions import endings, notices, queries
 from attune.executions.model import Finished, Requested
 from attune.executions.states import Step, sources
 from attune.telemetry.stages import Stages
@@ -64,8 +65,12 @@ class Scheduler:
         return None
 
     async def _dispatch(self, transaction: Transaction, wanted: dict[int, Delivery[ExecutionRequested]]) -> None:
-        ids = await queries.dispatch(transaction.connection, sorted(wanted), self._worker, transaction.now)
-        for execution_id in ids:
+        rows = await queries.dispatch(
+            transaction.connection, sorted(wanted), self._worker, transaction.now, watched=transaction.is_watched
+        )
+        notices.executions_changed(transaction, rows, ExecutionStatus.SCHEDULED)
+        for row in rows:
+            execution_id = row["id"]
             delivery = wanted[execution_id]
             message = delivery.message
             transaction.publish(

@@ -22,6 +22,7 @@ from attune.catalog.model import Rule
 from attune.catalog.queries import RuleSpec
 from attune.events import queries as events
 from attune.events.model import Event
+from attune.executions import endings, notices
 from attune.executions import queries as executions
 from attune.executions.model import NewEnforcement
 from attune.rules import evaluation, queries
@@ -153,13 +154,14 @@ class Matcher:
             if enforcement_id is None:
                 # It exists: this event was matched before, and its messages went out then.
                 continue
+            notices.enforcement_created(transaction, enforcement_id, new)
             if one.failure is not None:
                 failures.append((enforcement_id, EnforcementStatus.FAILED, one.failure))
                 log.warning("an enforcement failed", _event=new.event, rule=new.rule_ref, error=one.failure)
                 continue
             self._publish(transaction, one, enforcement_id)
         if failures:
-            await executions.resolve_enforcements(transaction.connection, failures, transaction.now)
+            await endings.resolve(transaction, failures)
 
     def _publish(self, transaction: Transaction, found: _Found, enforcement_id: int) -> None:
         new = found.enforcement

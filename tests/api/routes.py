@@ -18,6 +18,7 @@ from attune.api.routes.identities import IdentityRoutes
 from attune.api.routes.metrics import MetricsRoutes
 from attune.api.routes.rules import RuleRoutes
 from attune.api.routes.space import SpaceRoutes
+from attune.api.routes.streams import StreamRoutes
 from attune.api.routes.system import SystemRoutes
 from attune.api.routes.timers import TimerRoutes
 from attune.api.routes.watch import WatchRoutes
@@ -28,6 +29,7 @@ ENDPOINTS: tuple[Endpoint, ...] = described(
     endpoint
     for routes in (
         HealthRoutes({}),
+        StreamRoutes(_NOTHING, _NOTHING),
         AuthRoutes(_NOTHING),
         IdentityRoutes(_NOTHING),
         CatalogRoutes(_NOTHING, _NOTHING),
