@@ -39,6 +39,7 @@ from attune.api.routes.system import About, SystemRoutes
 from attune.api.routes.timers import TimerRoutes
 from attune.api.routes.watch import WatchRoutes
 from attune.api.server import Api
+from attune.api.sockets import live_socket
 from attune.base.clock import Clock, SystemClock
 from attune.base.errors import StartError, plain_errors
 from attune.base.installation import Installation
@@ -417,7 +418,14 @@ async def _application(
     endpoints = described(
         [endpoint for one in routes for endpoint in one.endpoints()], public_url=settings.server.public_url
     )
-    return Api(endpoints, gate, engine.keys, max_body_size=settings.server.max_body_size).application()
+    api = Api(
+        endpoints,
+        gate,
+        engine.keys,
+        max_body_size=settings.server.max_body_size,
+        sockets=[live_socket(engine.live, gate)],
+    )
+    return api.application()
 
 
 def _checks(database: Database, ownership: Ownership) -> dict[str, Check]:

@@ -6,6 +6,7 @@ from typing import Any, ClassVar, cast
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from attune.api.problems import HttpError, problem_response
 from attune.base.errors import AttuneError, Unavailable
@@ -18,6 +19,16 @@ _SLOWEST = 1_000
 
 ABORT_SCOPE = "attune.abort"
 """In the ASGI scope: hangs up on a client that takes nothing any more."""
+
+SOCKET_PATH = "/ws"
+
+
+class SocketProtocol(WebSocketsSansIOProtocol):
+    """A WebSocket on a connection."""
+
+    async def run_asgi(self) -> None:
+        cast("dict[str, Any]", self.scope)[ABORT_SCOPE] = self.transport.abort
+        await super().run_asgi()
 
 
 class Protocol(HttpToolsProtocol):
@@ -49,6 +60,10 @@ class Protocol(HttpToolsProtocol):
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
+            if self._is_socket():
+                self._expect_nothing()
+                self.handle_websocket_upgrade()
+                return
             self._ignore_upgrade(data[upgrade.args[0] :])
         except httptools.HttpParserError:
             self._hang_up(HttpError(HTTPStatus.BAD_REQUEST, "This is no HTTP request."))
@@ -75,6 +90,12 @@ class Protocol(HttpToolsProtocol):
     def _should_upgrade(self) -> bool:
         # uvicorn leaves such a request to us then, in `data_received`.
         return bool(self.parser.get_method() != b"CONNECT")
+
+    def _is_socket(self) -> bool:
+        """Whether a WebSocket is asked for where there is one. Elsewhere the offer is not taken."""
+        offered = {value.strip().lower() for name, value in self.headers if name == b"upgrade"}
+        path = self.url.partition(b"?")[0].decode()
+        return path == SOCKET_PATH and self.scope["method"] == "GET" and offered == {b"websocket"}
 
     def _ignore_upgrade(self, rest: bytes) -> None:
         """Read the request as if it offered no other protocol (RFC 9110, section 7.8). curl and Java offer one."""
