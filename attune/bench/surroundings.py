@@ -3,7 +3,7 @@
 import os
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, redirect_stderr
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
@@ -41,13 +41,18 @@ def temporary_folder() -> Iterator[Path]:
 
 @asynccontextmanager
 async def bench_server(
-    settings: Settings, folder: Path, stages: Stages, instruments: Instruments | None = None
+    settings: Settings,
+    folder: Path,
+    stages: Stages,
+    instruments: Instruments | None = None,
+    files: Mapping[str, str] | None = None,
 ) -> AsyncIterator[Serving]:
-    """A server with `settings`, but all in `folder` and with a rule from `bench.happening` to `core.noop`.
+    """A server with `settings`, but all in `folder` and with a rule from `bench.happening` to `core.noop`; `files` are
+    others of that pack.
 
     It logs what a server with these settings would, to a file in the folder.
     """
-    for name, content in _PACK.items():
+    for name, content in {**_PACK, **(files or {})}.items():
         path = folder / "packs" / "bench" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(content)

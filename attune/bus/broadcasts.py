@@ -8,8 +8,7 @@ import anyio
 
 from attune.bus.messages import Message
 
-MAX_MESSAGES = 10_000
-"""One commit may send some thousand: what live views show of a batch of events that match many rules each."""
+MAX_MESSAGES = 1_000
 
 
 @dataclass(frozen=True, slots=True)

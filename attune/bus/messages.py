@@ -187,14 +187,20 @@ Shown: TypeAlias = Mapping[str, str | int | bool | datetime | None]
 """What live views show of a row."""
 
 
-class NotificationCreated(Message, exchange="attune.notifications", key="notification.created"):
-    """What became of something that people watch: enough to show it. Transient, and published only while somebody may
-    look: `Transaction.notify`."""
+class Notification(NamedTuple):
+    """What became of something that people watch: enough to show it."""
 
-    notification_type: NotificationType
+    kind: NotificationType
     entity_id: int
     at: datetime
     payload: Shown
+
+
+class NotificationCreated(Message, exchange="attune.notifications", key="notification.created"):
+    """All that a transaction has to show. Transient, and published only while somebody may look:
+    `Transaction.notify`."""
+
+    notifications: tuple[Notification, ...]
 
 
 class Cause(NamedTuple):

@@ -17,6 +17,7 @@ from attune.bus.messages import (
     Delivery,
     Envelope,
     Message,
+    Notification,
     NotificationCreated,
     NotificationType,
     Shown,
@@ -66,7 +67,7 @@ class Carrier(Protocol):
 class Transaction:
     """Made by `Bus.transaction`. `now` is the time of all that it writes."""
 
-    __slots__ = ("_attempts", "_carrier", "_hints", "_stages", "_traffic", "connection", "now")
+    __slots__ = ("_attempts", "_carrier", "_hints", "_notifications", "_stages", "_traffic", "connection", "now")
 
     def __init__(self, connection: Connection, now: datetime, carrier: Carrier) -> None:
         self.connection = connection
@@ -74,6 +75,7 @@ class Transaction:
         self._carrier = carrier
         self._attempts: list[Attempts] = []
         self._traffic = Traffic(carrier.is_watched)
+        self._notifications: list[Notification] = []
         self._hints: list[Callable[[], None]] = []
         self._stages: list[str] = []
 
@@ -103,15 +105,8 @@ class Transaction:
     def notify(self, kind: NotificationType, entity_id: int, payload: Shown) -> None:
         """Show in live views, when this transaction commits, what became of something. `payload` says enough of its
         row to show it, with its refs as `…ref` and its state as `status`. Does nothing while nobody looks."""
-        if not self.is_watched:
-            return
-        # Not checked: there are thousands a second, and all are made here.
-        message = NotificationCreated.model_construct(
-            notification_type=kind, entity_id=entity_id, at=self.now, payload=payload
-        )
-        self._traffic.messages[NotificationCreated.__name__] += 1
-        for name, _ in self._carrier.route(message):
-            self._traffic.broadcasts.append((name, message))
+        if self.is_watched:
+            self._notifications.append(Notification(kind, entity_id, self.now, payload))
 
     def give_back(self, deliveries: Iterable[Delivery[Any]]) -> None:
         """Hand over, when this transaction commits, deliveries whose rows it has put back into their queues."""
@@ -138,6 +133,8 @@ class Transaction:
 
     async def commit(self) -> None:
         """Commit, then hand over. Must be shielded: a commit without its hand-over leaves rows for the sweep."""
+        if self._notifications:
+            self._show()
         try:
             ended = await self.connection.execute("COMMIT")
         except BaseException:
@@ -154,6 +151,12 @@ class Transaction:
             except Exception:
                 # The commit stands: whoever asked for it must not take it for failed, and do it again.
                 log.exception("what was to follow a commit failed")
+
+    def _show(self) -> None:
+        """One message for all: there may be thousands of them a second. They were made here, and are not checked."""
+        message = NotificationCreated.model_construct(notifications=tuple(self._notifications))
+        self._traffic.messages[NotificationCreated.__name__] += 1
+        self._traffic.broadcasts += [(name, message) for name, _ in self._carrier.route(message)]
 
     def _reach(self, moment: str) -> None:
         for stage in self._stages:

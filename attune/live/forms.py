@@ -36,10 +36,10 @@ def messages(_: str, notes: Sequence[Note]) -> list[bytes]:
                 "type": "notification",
                 "notification_type": note.kind,
                 "entity_type": note.kind.entity,
-                "entity_id": note.entity_id,
+                "entity_id": note.notification.entity_id,
                 "user_id": None,
                 "payload": orjson.Fragment(note.json),
-                "timestamp": note.message.at,
+                "timestamp": note.notification.at,
             },
             option=orjson.OPT_UTC_Z,
         )

@@ -1,12 +1,14 @@
 """What happened, as it is kept for those who look; and which of it somebody wants."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from typing import Any, Generic, TypeVar
 
 import orjson
 
-from attune.bus.messages import Entity, NotificationCreated, NotificationType
+from attune.bus.messages import Entity, Notification, NotificationType
+
+T = TypeVar("T", bound=Hashable)
 
 _REFS = ("action_ref", "rule_ref", "trigger_ref", "ref")
 
@@ -14,38 +16,31 @@ _REFS = ("action_ref", "rule_ref", "trigger_ref", "ref")
 class Note:
     """A notification with its number. Its JSON is made once, when the first reader wants it."""
 
-    __slots__ = ("_json", "entity_id", "kind", "message", "number")
+    __slots__ = ("_json", "notification", "number")
 
-    def __init__(self, number: int, message: NotificationCreated) -> None:
+    def __init__(self, number: int, notification: Notification) -> None:
         self.number = number
-        self.message = message
-        self.kind = message.notification_type
-        self.entity_id = message.entity_id
+        self.notification = notification
         self._json: bytes | None = None
+
+    @property
+    def kind(self) -> NotificationType:
+        """What it says."""
+        return self.notification.kind
 
     @property
     def refs(self) -> list[str]:
         """What it has to do with."""
-        payload = self.message.payload
+        payload = self.notification.payload
         return [str(payload[name]) for name in _REFS if payload.get(name) is not None]
-
-    @property
-    def status(self) -> str | None:
-        """The state that the entity came to, if it has states."""
-        status = self.message.payload.get("status")
-        return None if status is None else str(status)
 
     @property
     def json(self) -> bytes:
         """The payload, as JSON."""
         if self._json is None:
-            payload = {
-                "entity_type": self.kind.entity,
-                "entity_id": self.entity_id,
-                "id": self.entity_id,
-                **self.message.payload,
-            }
-            self._json = orjson.dumps(payload, option=orjson.OPT_UTC_Z)
+            kind, number, _, payload = self.notification
+            shown = {"entity_type": kind.entity, "entity_id": number, "id": number, **payload}
+            self._json = orjson.dumps(shown, option=orjson.OPT_UTC_Z)
         return self._json
 
 
@@ -64,45 +59,57 @@ class Filter:
         return (
             note.kind.entity in self.entities
             and (not self.kinds or note.kind in self.kinds)
-            and (not self.ids or note.entity_id in self.ids)
-            and (not self.statuses or note.status in self.statuses)
+            and (not self.ids or note.notification.entity_id in self.ids)
+            and (not self.statuses or note.notification.payload.get("status") in self.statuses)
             and (not self.refs or not self.refs.isdisjoint(note.refs))
         )
 
 
-class Batch:
-    """Notes that came together, to be looked up by what filters name."""
+class Index(Generic[T]):
+    """Who wants what. Hundreds with filters of their own do not all look at every note."""
 
-    def __init__(self, notes: Sequence[Note]) -> None:
-        self._notes = notes
+    def __init__(self) -> None:
+        self._by_id: dict[int, list[tuple[Filter, T]]] = {}
+        self._by_ref: dict[str, list[tuple[Filter, T]]] = {}
+        self._others: list[tuple[Filter, T]] = []
 
-    def fitting(self, filters: Iterable[Filter]) -> list[Note]:
-        """The notes that fit any of some filters, in their order."""
-        places = {place for one in filters for place in self._places(one) if one.takes(self._notes[place])}
-        return [self._notes[place] for place in sorted(places)]
+    def add(self, wanted: Filter, who: T) -> None:
+        """Let somebody want what fits a filter."""
+        for found, key in self._places(wanted):
+            found.setdefault(key, []).append((wanted, who))
+        if not (wanted.ids or wanted.refs):
+            self._others.append((wanted, who))
 
-    def _places(self, wanted: Filter) -> Iterator[int]:
-        """Where what fits may stand: hundreds of readers with filters of their own do not all look at everything."""
-        if wanted.ids:
-            for number in wanted.ids & self._by_id.keys():
-                yield from self._by_id[number]
-        elif wanted.refs:
-            for ref in wanted.refs & self._by_ref.keys():
-                yield from self._by_ref[ref]
-        else:
-            yield from range(len(self._notes))
+    def remove(self, wanted: Filter, who: T) -> None:
+        """Let somebody want that no more."""
+        for found, key in self._places(wanted):
+            found[key].remove((wanted, who))
+            if not found[key]:
+                del found[key]
+        if not (wanted.ids or wanted.refs):
+            self._others.remove((wanted, who))
 
-    @cached_property
-    def _by_id(self) -> dict[int, list[int]]:
-        found: dict[int, list[int]] = {}
-        for place, note in enumerate(self._notes):
-            found.setdefault(note.entity_id, []).append(place)
-        return found
+    def fitting(self, notes: Iterable[Note]) -> dict[T, list[Note]]:
+        """The notes that each wants, in their order."""
+        fitting: dict[T, list[Note]] = {}
+        for note in notes:
+            for wanted, who in self._candidates(note):
+                if wanted.takes(note):
+                    wants = fitting.setdefault(who, [])
+                    # Two of its filters may take it.
+                    if not wants or wants[-1] is not note:
+                        wants.append(note)
+        return fitting
 
-    @cached_property
-    def _by_ref(self) -> dict[str, list[int]]:
-        found: dict[str, list[int]] = {}
-        for place, note in enumerate(self._notes):
+    def _candidates(self, note: Note) -> Iterator[tuple[Filter, T]]:
+        yield from self._others
+        yield from self._by_id.get(note.notification.entity_id, ())
+        if self._by_ref:
             for ref in note.refs:
-                found.setdefault(ref, []).append(place)
-        return found
+                yield from self._by_ref.get(ref, ())
+
+    def _places(self, wanted: Filter) -> Iterator[tuple[dict[Any, list[tuple[Filter, T]]], int | str]]:
+        if wanted.ids:
+            yield from ((self._by_id, number) for number in wanted.ids)
+        else:
+            yield from ((self._by_ref, ref) for ref in wanted.refs)
