@@ -1,14 +1,16 @@
 """What happened, as it is kept for those who look; and which of it somebody wants."""
 
-from collections.abc import Hashable, Iterable, Iterator
-from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from collections.abc import Hashable, Iterable
+from dataclasses import dataclass, replace
+from typing import Any, Generic, TypeAlias, TypeVar
 
 import orjson
 
 from attune.bus.messages import Entity, Notification, NotificationType
 
 T = TypeVar("T", bound=Hashable)
+
+_Wants: TypeAlias = list[tuple["Filter", T]]
 
 _REFS = ("action_ref", "rule_ref", "trigger_ref", "ref")
 
@@ -66,50 +68,60 @@ class Filter:
 
 
 class Index(Generic[T]):
-    """Who wants what. Hundreds with filters of their own do not all look at every note."""
+    """Who wants what, to be found by what a note says: hundreds with filters of their own do not all look at it."""
 
     def __init__(self) -> None:
-        self._by_id: dict[int, list[tuple[Filter, T]]] = {}
-        self._by_ref: dict[str, list[tuple[Filter, T]]] = {}
-        self._others: list[tuple[Filter, T]] = []
+        self._by_id: dict[int, _Wants[T]] = {}
+        self._by_ref: dict[object, _Wants[T]] = {}
+        self._others: _Wants[T] = []
 
     def add(self, wanted: Filter, who: T) -> None:
         """Let somebody want what fits a filter."""
-        for found, key in self._places(wanted):
-            found.setdefault(key, []).append((wanted, who))
-        if not (wanted.ids or wanted.refs):
+        if wanted.ids:
+            _put(self._by_id, wanted.ids, (replace(wanted, ids=frozenset()), who))
+        elif wanted.refs:
+            _put(self._by_ref, wanted.refs, (replace(wanted, refs=frozenset()), who))
+        else:
             self._others.append((wanted, who))
 
     def remove(self, wanted: Filter, who: T) -> None:
         """Let somebody want that no more."""
-        for found, key in self._places(wanted):
-            found[key].remove((wanted, who))
-            if not found[key]:
-                del found[key]
-        if not (wanted.ids or wanted.refs):
+        if wanted.ids:
+            _take(self._by_id, wanted.ids, (replace(wanted, ids=frozenset()), who))
+        elif wanted.refs:
+            _take(self._by_ref, wanted.refs, (replace(wanted, refs=frozenset()), who))
+        else:
             self._others.remove((wanted, who))
 
     def fitting(self, notes: Iterable[Note]) -> dict[T, list[Note]]:
         """The notes that each wants, in their order."""
         fitting: dict[T, list[Note]] = {}
         for note in notes:
-            for wanted, who in self._candidates(note):
-                if wanted.takes(note):
+            for rest, who in self._candidates(note.notification):
+                if rest.takes(note):
                     wants = fitting.setdefault(who, [])
                     # Two of its filters may take it.
                     if not wants or wants[-1] is not note:
                         wants.append(note)
         return fitting
 
-    def _candidates(self, note: Note) -> Iterator[tuple[Filter, T]]:
-        yield from self._others
-        yield from self._by_id.get(note.notification.entity_id, ())
+    def _candidates(self, notification: Notification) -> _Wants[T]:
+        """Those whose filters name the id or a ref of it, with the rest of their filters, and those who name none."""
+        found = [*self._others, *self._by_id.get(notification.entity_id, ())]
         if self._by_ref:
-            for ref in note.refs:
-                yield from self._by_ref.get(ref, ())
+            payload = notification.payload
+            for name in _REFS:
+                found += self._by_ref.get(payload.get(name), ())
+        return found
 
-    def _places(self, wanted: Filter) -> Iterator[tuple[dict[Any, list[tuple[Filter, T]]], int | str]]:
-        if wanted.ids:
-            yield from ((self._by_id, number) for number in wanted.ids)
-        else:
-            yield from ((self._by_ref, ref) for ref in wanted.refs)
+
+def _put(places: dict[Any, _Wants[T]], keys: Iterable[object], want: tuple[Filter, T]) -> None:
+    for key in keys:
+        places.setdefault(key, []).append(want)
+
+
+def _take(places: dict[Any, _Wants[T]], keys: Iterable[object], want: tuple[Filter, T]) -> None:
+    for key in keys:
+        places[key].remove(want)
+        if not places[key]:
+            del places[key]
