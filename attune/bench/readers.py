@@ -70,8 +70,8 @@ class _Listeners:
 
 
 async def measure(settings: Settings, readers: int, seconds: float, rounds: int, say: Say) -> Report:
-    """Measure `rounds` pairs of rounds of `seconds` each. Each reader follows a rule of its own: together they get
-    everything that happens."""
+    """Measure `rounds` pairs of rounds of `seconds` each. Each reader follows the executions of a rule of its own:
+    together they are told of every state of every one."""
     measured: dict[bool, list[Round]] = {True: [], False: []}
     with temporary_folder() as folder:
         say("starting a server of its own …")
@@ -134,12 +134,12 @@ async def _round(server: Serving, folder: Path, readers: int, seconds: float, tr
 
 @asynccontextmanager
 async def _listening(server: Serving, folder: Path, readers: int) -> AsyncIterator[_Listeners]:
-    """So many readers for the block, each of a rule, and one of probes."""
+    """So many readers for the block, each of the executions of a rule, and one of probes."""
     listeners = _Listeners()
     if not readers:
         yield listeners
         return
-    paths = [f"/api/v1/stream?ref=bench.r{number:04}" for number in range(readers - 1)]
+    paths = [f"/api/v1/stream?entity=execution&ref=bench.r{number:04}" for number in range(readers - 1)]
     command = [sys.executable, "-m", "attune.bench.listeners", str(folder / "data/run/attune.sock")]
     async with await anyio.open_process([*command, *paths, f"/api/v1/stream?ref={PROBE}"], stderr=None) as process:
         assert process.stdin is not None

@@ -16,16 +16,18 @@ RETRY_MS: Final = 2000
 
 def named(boot: str, notes: Sequence[Note]) -> list[bytes]:
     """Events that have the type of the notification as their name."""
-    frames = [
-        b"id: %b-%d\nevent: %b\ndata: %b\n\n" % (boot.encode(), note.number, note.kind.encode(), note.json)
-        for note in notes
+    run = boot.encode()
+    return [
+        b"".join(
+            [b"id: %b-%d\nevent: %b\ndata: %b\n\n" % (run, one.number, one.kind.encode(), one.json) for one in notes]
+        )
     ]
-    return [b"".join(frames)]
 
 
 def unnamed(boot: str, notes: Sequence[Note]) -> list[bytes]:
     """Events without names."""
-    return [b"".join(b"id: %b-%d\ndata: %b\n\n" % (boot.encode(), note.number, note.json) for note in notes)]
+    run = boot.encode()
+    return [b"".join([b"id: %b-%d\ndata: %b\n\n" % (run, one.number, one.json) for one in notes])]
 
 
 def messages(_: str, notes: Sequence[Note]) -> list[bytes]:

@@ -111,7 +111,9 @@ class Index(Generic[T]):
         if self._by_ref:
             payload = notification.payload
             for name in _REFS:
-                found += self._by_ref.get(payload.get(name), ())
+                ref = payload.get(name)
+                if ref in self._by_ref:
+                    found += self._by_ref[ref]
         return found
 
 

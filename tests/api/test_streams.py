@@ -10,7 +10,8 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from attune.bus.messages import NotificationType
+from attune.api.routes.streams import READ
+from attune.bus.messages import Entity, NotificationType
 from attune.database.embedded import Cluster
 from attune.live import views
 from tests.api.sites import PASSWORD, Site, bearer, new_database, new_folder, site_on
@@ -310,6 +311,10 @@ async def test_a_head_of_a_stream_has_an_end(site: Site) -> None:
     assert answer.headers["Content-Type"].startswith("text/event-stream")
 
 
+def test_a_right_is_asked_for_everything_that_is_told() -> None:
+    assert READ.keys() == set(Entity)
+
+
 async def test_nobody_is_told_of_what_they_may_not_read(cluster: Cluster, base: Path) -> None:
     """Anonymous readers: of no dead letter. Who is known and has no right: of nothing. A page of another site: neither,
     whoever looks at it. A token in the address is none."""
@@ -394,18 +399,16 @@ async def test_a_stop_ends_every_stream_and_says_so(cluster: Cluster, base: Path
 
 
 async def test_who_does_not_read_is_cut_and_told_why_and_the_others_notice_nothing(site: Site) -> None:
-    long = "x" * 1000
-    live = site.serving.engine.live
     cut = metric(site, "attune_stream_cut_total")
-    async with wire_to(f"http://{await proxy(site)}") as wire, stream_of(site, id="1") as other:
+    token = await administrator(site)
+    async with wire_to(site.serving.about.url) as wire, stream_of(site, id="1") as other:
         await other.until("reset")
-        token = bearer((await site.tokens("admin"))["access_token"])
-        await wire.send(request("GET /api/v1/stream", f"Authorization: {token['Authorization']}"))
+        await wire.send(request("GET /api/v1/stream", f"Authorization: {token}"))
         await eventually(lambda: metric(site, "attune_stream_readers") == 2)
         while metric(site, "attune_stream_cut_total") == cut:
             async with site.serving.engine.bus.transaction() as transaction:
                 for _ in range(2_000):
-                    transaction.notify(NotificationType.EVENT_CREATED, 2, {"text": long})
+                    transaction.notify(NotificationType.EVENT_CREATED, 2, {"text": "x" * 1000})
             await anyio.sleep(0.01)
         await tell(site, NotificationType.RULE_CREATED, 1)
         await other.until("rule_created")
@@ -413,13 +416,34 @@ async def test_who_does_not_read_is_cut_and_told_why_and_the_others_notice_nothi
 
     assert b"event: error\n" in heard[-1000:]
     assert views.End.SLOW.encode() in heard[-1000:]
-    await eventually(lambda: not live._slots)
+    await eventually(lambda: metric(site, "attune_stream_readers") == 0)
 
 
-async def proxy(site: Site) -> str:
-    """Where the server listens; its administrator can sign in."""
+async def administrator(site: Site) -> str:
+    """What the administrator sends as Authorization over TCP."""
     await site.identity("admin")
-    return site.serving.about.url.partition("//")[2]
+    return bearer((await site.tokens("admin"))["access_token"])["Authorization"]
+
+
+async def test_whose_connection_takes_nothing_is_hung_up_on(cluster: Cluster, base: Path) -> None:
+    """Nobody waits for a client that is gone without a word."""
+    clock = VirtualClock()
+    async with new_database(cluster) as dsn, site_on(dsn, new_folder(base), clock=clock) as site:
+        token = await administrator(site)
+        async with wire_to(site.serving.about.url) as wire:
+            await wire.send(request("GET /api/v1/stream", f"Authorization: {token}"))
+            await eventually(lambda: metric(site, "attune_stream_readers") == 1)
+            for _ in range(9):
+                async with site.serving.engine.bus.transaction() as transaction:
+                    for number in range(1_000):
+                        transaction.notify(NotificationType.EVENT_CREATED, number, {"text": "x" * 1000})
+                clock.advance(1)
+                await anyio.sleep(0.02)
+            for _ in range(3):
+                await beat(clock)
+            await eventually(lambda: metric(site, "attune_stream_readers") == 0)
+            assert metric(site, "attune_stream_cut_total") == 1
+            assert b"event: error" not in await wire.hears_the_end()
 
 
 async def test_too_many_readers_are_told_to_come_back(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
