@@ -24,6 +24,7 @@ from attune.live.views import End, Kind, LiveViews, Reader
 PROTOCOL: Final = "attune.v1"
 MOST_FILTERS: Final = 100
 _UNAUTHORIZED = 4401
+_LONGEST_REASON = 100
 _CODES = {End.SLOW: 1013, End.STOPPING: 1012}
 _FILTERS = "all, entity_type:TYPE, entity:TYPE:ID, notification_type:TYPE and user:ID"
 
@@ -94,7 +95,7 @@ class _Talk:
                 return
             lost = await lost_right(lambda: self._gate.caller(self._connection, self._socket)) if taken.pulse else None
             if lost is not None:
-                await self._connection.close(_UNAUTHORIZED, lost)
+                await self._connection.close(_UNAUTHORIZED, lost[:_LONGEST_REASON])
                 return
 
     async def _listen(self, scope: anyio.CancelScope) -> None:

@@ -126,6 +126,8 @@ class Transaction:
 
     async def flush(self, now: datetime) -> None:
         """Write what was published and what was recorded; `now` is when the attempts ended."""
+        if self._notifications:
+            self._show()
         await queries.insert_traffic(self.connection, self._attempts, self._traffic.due, now)
         for delivery, due in self._traffic.later:
             await queries.insert_later(self.connection, delivery, attempt=1, available_at=due, error=None)
@@ -133,8 +135,6 @@ class Transaction:
 
     async def commit(self) -> None:
         """Commit, then hand over. Must be shielded: a commit without its hand-over leaves rows for the sweep."""
-        if self._notifications:
-            self._show()
         try:
             ended = await self.connection.execute("COMMIT")
         except BaseException:

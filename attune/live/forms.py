@@ -17,11 +17,8 @@ RETRY_MS: Final = 2000
 def named(boot: str, notes: Sequence[Note]) -> list[bytes]:
     """Events that have the type of the notification as their name."""
     run = boot.encode()
-    return [
-        b"".join(
-            [b"id: %b-%d\nevent: %b\ndata: %b\n\n" % (run, one.number, one.kind.encode(), one.json) for one in notes]
-        )
-    ]
+    events = [b"id: %b-%d\nevent: %b\ndata: %b\n\n" % (run, one.number, one.kind.encode(), one.json) for one in notes]
+    return [b"".join(events)]
 
 
 def unnamed(boot: str, notes: Sequence[Note]) -> list[bytes]:

@@ -10,6 +10,7 @@ import anyio
 import httpx2
 
 from tests.api.sites import Site
+from tests.support.waiting import eventually
 
 _PATIENCE = 20.0
 
@@ -68,6 +69,11 @@ class Stream:
         return None
 
 
+async def nothing_is_on_the_way(site: Site) -> None:
+    """Return when everything that was committed has been passed on: who looks later is not told of it."""
+    await eventually(lambda: site.serving.engine.bus.broadcasts.depth("attune.notifications.queue") == 0)
+
+
 @asynccontextmanager
 async def stream_of(
     site: Site,
@@ -79,6 +85,7 @@ async def stream_of(
     **query: Any,
 ) -> AsyncIterator[Stream]:
     """A stream: of the administrator on this machine, or over TCP of whoever the headers name."""
+    await nothing_is_on_the_way(site)
     sent = {**(headers or {}), **({"Last-Event-ID": last} if last else {})}
     transport = httpx2.AsyncHTTPTransport(uds=str(site.place.socket) if local else None, verify=False)
     base = "http://localhost" if local else site.serving.about.url

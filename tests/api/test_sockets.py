@@ -16,6 +16,7 @@ from attune.bus.messages import NotificationType
 from attune.database.embedded import Cluster
 from attune.live import views
 from tests.api.sites import PASSWORD, Site, new_database, new_folder, site_on
+from tests.api.streams import nothing_is_on_the_way
 from tests.api.test_streams import beat, run, tell
 from tests.support.clock import VirtualClock
 from tests.support.waiting import eventually
@@ -24,6 +25,7 @@ from tests.support.waiting import eventually
 @asynccontextmanager
 async def talking(site: Site, token: str | None, **arguments: Any) -> AsyncIterator[ClientConnection]:
     """A WebSocket, with the token as a browser sends it."""
+    await nothing_is_on_the_way(site)
     url = site.serving.about.url.replace("http", "ws", 1) + "/ws"
     offered = [Subprotocol("attune.v1"), *([Subprotocol(f"attune.jwt.{token}")] if token else [])]
     async with connect(url, subprotocols=offered, proxy=None, **arguments) as socket:
