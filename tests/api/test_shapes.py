@@ -152,6 +152,9 @@ OTHERS = {
     ("GET", "/health/live"),
     ("GET", "/metrics"),
     ("DELETE", "/api/v1/rules/{ref}"),
+    # What never ends: test_streams.py.
+    ("GET", "/api/v1/stream"),
+    ("GET", "/api/v1/executions/stream"),
     # Files, and what they have the last word on: tests/cli/test_files.py.
     ("GET", "/api/v1/rules/{ref}/source"),
     ("GET", "/api/v1/packs/{ref}/files"),

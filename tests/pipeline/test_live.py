@@ -1,6 +1,6 @@
 """What live views are told of the pipeline: every state that anything comes to, wherever that comes from."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ from attune.base.json import loads
 from attune.base.states import ExecutionStatus
 from attune.bus.messages import Entity
 from attune.catalog.model import Overlap
-from attune.database.pool import Database
+from attune.database.pool import Database, Row
 from attune.engine import Engine
 from attune.live.forms import messages
 from attune.live.notes import Filter
@@ -62,20 +62,18 @@ class Mirror:
 
         async def same() -> bool | None:
             await self.look()
-            return True if self.states == await self._rows() else None
+            found = await rows(self.engine, EXECUTIONS)
+            return True if self.states == await self._states(found) and all(map(self._shows, found)) else None
 
         await until(same)
-        for row in await rows(self.engine, EXECUTIONS):
-            assert dict(row).items() <= self.shown["execution", row["id"]].items()
 
-    async def _rows(self) -> dict[tuple[str, int], str]:
-        return {
-            **{("execution", row["id"]): row["status"] for row in await rows(self.engine, EXECUTIONS)},
-            **{
-                ("enforcement", row["id"]): row["status"]
-                for row in await rows(self.engine, "SELECT id, status FROM attune.enforcement")
-            },
-        }
+    def _shows(self, row: Row) -> bool:
+        return dict(row).items() <= self.shown["execution", row["id"]].items()
+
+    async def _states(self, executions: Sequence[Row]) -> dict[tuple[str, int], str]:
+        enforcements = await rows(self.engine, "SELECT id, status FROM attune.enforcement")
+        found = [("execution", executions), ("enforcement", enforcements)]
+        return {(kind, row["id"]): row["status"] for kind, each in found for row in each}
 
 
 EXECUTIONS = """
