@@ -68,7 +68,8 @@ class Mirror:
         await until(same)
 
     def _shows(self, row: Row) -> bool:
-        return dict(row).items() <= self.shown["execution", row["id"]].items()
+        told: dict[str, Any] = self.shown["execution", row["id"]]
+        return dict(row).items() <= told.items()
 
     async def _states(self, executions: Sequence[Row]) -> dict[tuple[str, int], str]:
         enforcements = await rows(self.engine, "SELECT id, status FROM attune.enforcement")
