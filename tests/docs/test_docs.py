@@ -16,6 +16,7 @@ from attune.cli.talk import Exit
 from attune.settings import sections
 from tests.api.routes import ENDPOINTS
 from tests.docs import commands, endpoints, reference, routing, traps
+from tests.support.engines import pack
 
 ROOT = Path(__file__).resolve().parents[2]
 GLOSSARY = (ROOT / "docs" / "glossary.md").read_text()
@@ -151,6 +152,22 @@ def test_the_files_of_the_quick_start_have_no_problems(tmp_path: Path) -> None:
         (tmp_path / name).write_text(content)
     assert len(files) == 3
     _checks_out(tmp_path / "mine")
+
+
+def test_how_to_try_again_and_how_not_to_overlap_are_told_in_files_without_problems(tmp_path: Path) -> None:
+    files = {
+        "actions/upload.yaml": _example("actions.md", "## Trying again"),
+        "actions/upload.sh": "",
+        "rules/sync.yaml": _example("rules.md", "## Overlap").replace("shop.sync", "shop.upload"),
+    }
+    assert "retry_on: " in files["actions/upload.yaml"]
+    assert "overlap: " in files["rules/sync.yaml"]
+    _checks_out(pack(tmp_path, "shop", files))
+
+
+def _example(page: str, heading: str) -> str:
+    """The first YAML below a heading."""
+    return (ROOT / "docs" / page).read_text().partition(heading)[2].partition("```yaml\n")[2].partition("```")[0]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
