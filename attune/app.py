@@ -367,6 +367,7 @@ async def _application(
         SystemRoutes(
             about,
             engine.bus,
+            engine.ingress,
             clock,
             lambda: engine.worker.running,
             lambda: engine.timers.waiting,

@@ -116,6 +116,12 @@ class Auth(_Section):
 class Bus(_Section):
     max_attempts: int = Field(5, ge=1, le=20, description="How often a delivery is tried before it is a dead letter.")
     trace_days: int = Field(3, ge=1, le=365, description="Days for which the trace of messages is kept.")
+    max_backlog: int = Field(
+        500_000,
+        ge=1000,
+        le=100_000_000,
+        description="Deliveries that may wait. When more do, nothing is taken from outside (429) until a tenth less do.",
+    )
 
 
 class Worker(_Section):

@@ -21,6 +21,8 @@ def status_lines(found: Found) -> Iterator[str]:
     yield f"running     since {local(found['started_at'])}, {duration(found['uptime_seconds'])}; process {found['pid']}"
     if found["anonymous"] != "off":
         yield "anonymous   everybody on this machine may read"
+    closed = [one["detail"] for one in found["ingress_closed"]]
+    yield from _section("nothing is taken from outside:" if closed else "", closed)
     yield from _section(f"executions that run: {found['running_executions']}", map(_running, found["running"]))
     yield from _section(f"waiting deliveries: {found['waiting_deliveries']}", map(_queue, found["queues"]))
     if found["dead_letters"]:

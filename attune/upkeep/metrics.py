@@ -14,6 +14,7 @@ from attune import __version__
 from attune.bus import queries
 from attune.bus.bus import Bus
 from attune.database.pool import Connection, Database, DatabaseUnavailable
+from attune.events.ingress import Ingress, Reason
 from attune.telemetry import families
 from attune.telemetry.metrics import OTHER
 from attune.workers.worker import Worker
@@ -104,6 +105,19 @@ def slots(worker: Worker) -> Collect:
         families.WORKER_SLOTS.of({(): worker.concurrency}),
         families.WORKER_SLOTS_BUSY.of({(): worker.running}),
     )
+
+
+def ingress(one: Ingress) -> Collect:
+    """Whether anything may come in from outside, and how often it might not."""
+
+    def collect() -> list[Metric]:
+        refusals = one.refusals()
+        return [
+            families.INGRESS_CLOSED.of({(reason,): reason in refusals for reason in Reason}),
+            families.INGRESS_REFUSED.of({(reason,): one.refused[reason] for reason in Reason}),
+        ]
+
+    return collect
 
 
 class BusMetrics:

@@ -41,7 +41,7 @@ ENDPOINTS: tuple[Endpoint, ...] = described(
         MetricsRoutes(_NOTHING, public=False),
         DoctorRoutes(_NOTHING, _NOTHING, _NOTHING, _NOTHING, anonymous=False),
         WatchRoutes(_NOTHING, _NOTHING, ""),
-        SystemRoutes(_NOTHING, _NOTHING, _NOTHING, _NOTHING, _NOTHING, _NOTHING, _NOTHING),
+        SystemRoutes(_NOTHING, _NOTHING, _NOTHING, _NOTHING, _NOTHING, _NOTHING, _NOTHING, _NOTHING),
     )
     for endpoint in routes.endpoints()
 )

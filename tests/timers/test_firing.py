@@ -292,3 +292,13 @@ async def test_metrics_tell_how_late_each_event_is_for_its_instant(timeline: Tim
     assert found["attune_timer_lateness_seconds_sum"] == {(): 0 + 14 + 4}
     buckets = found["attune_timer_lateness_seconds_bucket"]
     assert [buckets[bound,] for bound in ("0.001", "2.5", "5.0", "10.0", "30.0", "+Inf")] == [1, 1, 2, 2, 3, 3]
+
+
+async def test_timers_go_on_while_too_much_waits(timeline: Timeline) -> None:
+    await timeline.rule(interval=10)
+    timeline.engine.bus.backlog.waiting = 10**9
+    assert timeline.engine.ingress.refusals()
+
+    await timeline.passes(10)
+
+    assert await timeline.fired() == [10]
