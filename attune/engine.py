@@ -36,6 +36,7 @@ from attune.catalog.rules import Rules
 from attune.database.group_commit import GroupCommit
 from attune.database.ownership import Ownership
 from attune.database.pool import Database
+from attune.database.storage import Storage
 from attune.events.idempotency import Keys
 from attune.events.ingest import Ingest
 from attune.events.ingress import Ingress, Reason
@@ -54,7 +55,7 @@ from attune.telemetry.lag import LoopLag
 from attune.telemetry.metrics import Instruments
 from attune.telemetry.stages import Stages
 from attune.upkeep.leases import Leases
-from attune.upkeep.metrics import BusMetrics, Metrics, ingress, pool, release, slots
+from attune.upkeep.metrics import BusMetrics, Metrics, ingress, pool, release, room, slots
 from attune.upkeep.recovery import Predecessor, recover, report
 from attune.workers.environment import Surroundings
 from attune.workers.logs import Logs
@@ -84,9 +85,12 @@ class Engine:
         surroundings: Surroundings,
         logs: Logs,
         ownership: Ownership,
+        storage: Storage,
     ) -> None:
         """Raises TopologyError when a message could get lost, or what waits for it wait for ever."""
         self.database = database
+        self.storage = storage
+        database.tell_when_full(storage.denied)
         self.bus = Bus(database, topology, clock, lambda: ownership.is_held)
         self.writer: GroupCommit[Transaction] = GroupCommit(self.bus.transaction, self.bus.turns.first)
         self.definitions = Definitions()
@@ -94,11 +98,11 @@ class Engine:
         self.installer = Installer(self.bus, self.rules)
         self.keys = Keys(database, self.writer, clock)
         backlog = BacklogLimit(self.bus.backlog, settings.bus.max_backlog, clock)
-        self.ingress = Ingress({Reason.BACKLOG: backlog}, clock)
+        self.ingress = Ingress({Reason.STORAGE: storage, Reason.BACKLOG: backlog}, clock)
         self.ingest = Ingest(self.writer, self.ingress, stages)
         self.requests = Requests(self.bus, self.writer, self.ingress)
         self.waiters = Waiters()
-        self.timers = Timers(self.bus, self.ingest, self.writer, clock, instruments)
+        self.timers = Timers(self.bus, self.ingest, self.writer, clock, instruments, storage.has_room)
         self.worker = Worker(
             tenure=Tenure(worker_id, UUID(surroundings.boot), settings.worker.kill_grace + _LEASE_MARGIN),
             concurrency=settings.worker.concurrency,
@@ -200,6 +204,7 @@ class Engine:
         metrics.register(slots(self.worker))
         metrics.register(pool(self.database))
         metrics.register(ingress(self.ingress))
+        metrics.register(room(self.storage))
         metrics.register_read(on_bus.read)
         return metrics
 
@@ -213,6 +218,7 @@ class Engine:
         await self.folders.read()
         self.recovery = await recover(self.bus, self.definitions, predecessor)
         await self._recount.once()
+        await self.storage.look()
         for line in report(self.recovery):
             log.warning(line)
         await self.bus.wake_for_retries()
@@ -237,6 +243,7 @@ class Engine:
                     taking.start_soon(self._watch_packs)
                     taking.start_soon(self._sweep.run)
                     taking.start_soon(self._recount.run)
+                    taking.start_soon(self.storage.run)
                     taking.start_soon(self.ingress.run)
                     taking.start_soon(self._leases.run)
                     taking.start_soon(self._trace_days.run)

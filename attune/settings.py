@@ -120,7 +120,18 @@ class Bus(_Section):
         500_000,
         ge=1000,
         le=100_000_000,
-        description="Deliveries that may wait. When more do, nothing is taken from outside (429) until a tenth less do.",
+        description="Deliveries that may wait. When more do, nothing is taken from outside (429) until a tenth less "
+        "do.",
+    )
+
+
+class Storage(_Section):
+    min_free: int = Field(
+        500_000_000,
+        ge=0,
+        le=1_000_000_000_000_000,
+        description="Bytes that must be free where the data lies. With less, nothing is taken from outside (503) and "
+        "timers wait, until a tenth more are. 0: the disk may fill.",
     )
 
 
@@ -163,6 +174,7 @@ class Settings(BaseSettings):
     log: Log = Log()
     auth: Auth = Auth()
     bus: Bus = Bus()
+    storage: Storage = Storage()
     worker: Worker = Worker()
     packs: Packs = Packs()
     metrics: Metrics = Metrics()

@@ -16,6 +16,7 @@ _LOOK_EVERY = 2.0
 
 
 class Reason(StrEnum):
+    STORAGE = "storage"
     BACKLOG = "backlog"
 
 

@@ -29,6 +29,7 @@ CHECKS: Mapping[str, str] = {
     "durability": "The database keeps what it has confirmed.",
     "migrations": "The tables are those of this release.",
     "clock": "The clocks of the server and of its database agree.",
+    "ingress": "What comes from outside is taken.",
     "dead-letters": "No delivery was given up.",
     "unroutable": "Every message has a queue.",
     "rescued": "No delivery had to be found by the sweep.",
@@ -66,14 +67,15 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What the checks on a running server look at. `settings` are those of the database, `waiting` the number and the
-    oldest of the deliveries of each queue."""
+    """What the checks on a running server look at. `settings` are those of the database, `refusals` says why nothing is
+    taken from outside, `waiting` are the number and the oldest of the deliveries of each queue."""
 
     now: datetime
     database_now: datetime
     settings: Mapping[str, str]
     applied: Sequence[str]
     migrations: Sequence[str]
+    refusals: Sequence[str]
     dead_letters: int
     unroutable: Mapping[str, int]
     rescued: Mapping[str, int]
@@ -93,6 +95,7 @@ def examine(facts: Facts, definitions: Definitions) -> list[Finding]:
         _durability(facts),
         _migrations(facts),
         _clock(facts),
+        judged("ingress", facts.refusals, "docs/overload.md tells what to do."),
         _counted(
             "dead-letters",
             {"given up": facts.dead_letters},

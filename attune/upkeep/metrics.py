@@ -14,6 +14,7 @@ from attune import __version__
 from attune.bus import queries
 from attune.bus.bus import Bus
 from attune.database.pool import Connection, Database, DatabaseUnavailable
+from attune.database.storage import Storage
 from attune.events.ingress import Ingress, Reason
 from attune.telemetry import families
 from attune.telemetry.metrics import OTHER
@@ -118,6 +119,11 @@ def ingress(one: Ingress) -> Collect:
         ]
 
     return collect
+
+
+def room(storage: Storage) -> Collect:
+    """The room that is left on the disk."""
+    return lambda: [families.STORAGE_FREE.of({} if storage.free is None else {(): storage.free})]
 
 
 class BusMetrics:

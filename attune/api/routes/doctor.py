@@ -14,6 +14,7 @@ from attune.bus import queries
 from attune.bus.bus import Bus
 from attune.catalog.definitions import Definitions
 from attune.database import connecting, migrate
+from attune.events.ingress import Ingress
 from attune.executions import queries as executions
 from attune.sources.timers import queries as timers
 from attune.upkeep.doctor import STUCK, Facts, Finding, examine
@@ -22,9 +23,17 @@ from attune.upkeep.recovery import Recovery
 
 class DoctorRoutes:
     def __init__(
-        self, bus: Bus, definitions: Definitions, recovery: Recovery, clock: Clock, *, anonymous: bool
+        self,
+        bus: Bus,
+        ingress: Ingress,
+        definitions: Definitions,
+        recovery: Recovery,
+        clock: Clock,
+        *,
+        anonymous: bool,
     ) -> None:
         self._bus = bus
+        self._ingress = ingress
         self._definitions = definitions
         self._recovery = recovery
         self._clock = clock
@@ -58,6 +67,7 @@ class DoctorRoutes:
                 settings=await connecting.settings(connection),
                 applied=await migrate.applied(connection),
                 migrations=[migration.name for migration in migrate.read(migrate.directory())],
+                refusals=[refusal.message for refusal in self._ingress.refusals().values()],
                 dead_letters=await queries.count_dead_letters(connection),
                 unroutable=dict(counters.unroutable),
                 rescued={name: queue.rescued for name, queue in counters.queues.items()},
