@@ -38,8 +38,8 @@ STATEMENT_TIMEOUT = 30
 
 _CONNECT_TIMEOUT = 10
 _ACQUIRE_TIMEOUT = 10
-_WHEN_FULL = 10
-"""Seconds after which somebody may have made room."""
+FULL_FOR = 10
+"""Seconds for which nothing new is tried after the database had no room on its disk."""
 _INFRASTRUCTURE = (
     OSError,
     TimeoutError,
@@ -165,7 +165,7 @@ class Database:
         except asyncpg.DiskFullError as error:
             if self._denied is not None:
                 self._denied()
-            raise StorageFull(f"The database failed: {_told(error)}", _WHEN_FULL) from error
+            raise StorageFull(f"The database failed: {_told(error)}", FULL_FOR) from error
         except Exception as error:
             if isinstance(error, _INFRASTRUCTURE) or _is_gone(connection):
                 raise DatabaseUnavailable(f"The database failed: {_told(error)}") from error

@@ -9,15 +9,13 @@ from typing import TypeAlias
 import anyio.to_thread
 
 from attune.base.clock import Clock
-from attune.database.pool import StorageFull
+from attune.database.pool import FULL_FOR, StorageFull
 
 Free: TypeAlias = Callable[[Path], int]
 """Tells the bytes that are free for a directory. Raises OSError when it cannot be looked at."""
 
 _LOOK_EVERY = 2.0
 _RETRY_AFTER = 30
-_PAUSE = 10.0
-"""Seconds for which nothing is tried after the database itself had no room."""
 
 
 def free_bytes(directory: Path) -> int:
@@ -31,7 +29,6 @@ class Storage:
     def __init__(self, directories: Sequence[Path], min_free: int, clock: Clock, free: Free = free_bytes) -> None:
         """Less than `min_free` bytes is too little."""
         self.min_free = min_free
-        # Without a gap the answer would flicker.
         self._enough_again = min_free + min_free // 10
         self._directories = directories
         self._clock = clock
@@ -55,12 +52,11 @@ class Storage:
         """Measure now."""
         # In a thread: a network file system may keep whoever asks waiting.
         self._found = await anyio.to_thread.run_sync(self._measure, abandon_on_cancel=True)
-        least = self._enough_again if self._short else self.min_free
-        self._short = tuple(directory for directory, free in self._found.items() if free < least)
+        self._short = tuple(directory for directory, free in self._found.items() if free < self._least(directory))
 
     def denied(self) -> None:
         """The database had no room for something."""
-        self._denied_until = self._clock.monotonic() + _PAUSE
+        self._denied_until = self._clock.monotonic() + FULL_FOR
 
     def has_room(self) -> bool:
         """Whether something new may be written."""
@@ -71,14 +67,18 @@ class Storage:
         if self._short:
             directory = self._short[0]
             return StorageFull(
-                f"{directory} has {_mb(self._found[directory])} left, and needs {_mb(self.min_free)} "
-                f"(storage.min_free). Make room: with {_mb(self._enough_again)}, events and executions are "
-                "taken again, and timers fire.",
+                f"Only {_mb(self._found[directory])} are free for {directory}, and storage.min_free is "
+                f"{_mb(self.min_free)}. Make room: with {_mb(self._enough_again)} events and executions are taken "
+                "again, and timers fire.",
                 _RETRY_AFTER,
             )
         if self._clock.monotonic() < self._denied_until:
-            return StorageFull("The disk of the database is full. Make room where it keeps its data.", round(_PAUSE))
+            return StorageFull("The disk of the database is full. Make room where it keeps its data.", FULL_FOR)
         return None
+
+    def _least(self, directory: Path) -> int:
+        """What must be free: a tenth more when it was too little, or the answer would flicker."""
+        return self._enough_again if directory in self._short else self.min_free
 
     def _measure(self) -> Mapping[Path, int]:
         found = {}

@@ -37,10 +37,11 @@ class Ingress:
 
     def check(self) -> None:
         """Raises the refusal while nothing may come in, and counts it."""
-        for reason, refusal in self.refusals().items():
+        refusals = self.refusals()
+        if refusals:
+            reason = next(iter(refusals))
             self.refused[reason] += 1
-            # The first says enough.
-            raise refusal
+            raise refusals[reason]
 
     def refusals(self) -> dict[Reason, Unavailable]:
         """Why nothing may come in now: nothing when it may."""

@@ -95,7 +95,11 @@ def examine(facts: Facts, definitions: Definitions) -> list[Finding]:
         _durability(facts),
         _migrations(facts),
         _clock(facts),
-        judged("ingress", facts.refusals, "docs/overload.md tells what to do."),
+        judged(
+            "ingress",
+            facts.refusals,
+            "Make room on the disk; attune bus queues shows where deliveries wait, and attune status what runs.",
+        ),
         _counted(
             "dead-letters",
             {"given up": facts.dead_letters},

@@ -179,7 +179,7 @@ async def test_with_too_little_room_nothing_is_taken_and_the_server_is_not_ready
     for answer in answers:
         assert (answer.status_code, answer.json()["code"]) == (503, "STORAGE_FULL")
         assert int(answer.headers["Retry-After"]) > 1
-        assert f"{site.place.data} has 499 MB left, and needs 500 MB" in answer.json()["detail"]
+        assert f"Only 499 MB are free for {site.place.data}, and storage.min_free is 500 MB." in answer.json()["detail"]
     assert (ready.status_code, detailed.status_code) == (503, 503)
     # Everybody may ask: where the data lies is nothing for them.
     assert "disk" in detailed.json()["checks"]["storage"]

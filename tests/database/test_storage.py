@@ -57,14 +57,25 @@ async def test_it_is_too_little_until_a_tenth_more_than_the_least_is_free(storag
     assert had_room == [True, False, False, False, True, True, False]
 
 
+async def test_each_disk_is_judged_for_itself(storage: Storage, disks: Disks) -> None:
+    disks.free = {DATA: 499 * MB, POSTGRES: 520 * MB}
+    await storage.look()
+    assert str(DATA) in refusal(storage).message
+
+    disks.free[DATA] = 550 * MB
+    await storage.look()
+    assert storage.has_room()
+
+
 async def test_a_refusal_names_the_directory_what_is_left_and_what_is_needed(storage: Storage, disks: Disks) -> None:
     disks.free[POSTGRES] = 123 * MB
     await storage.look()
 
     said = refusal(storage).message
 
-    assert said.startswith(f"{POSTGRES} has 123 MB left, and needs 500 MB (storage.min_free). Make room")
-    assert "550 MB" in said
+    assert said.startswith(
+        f"Only 123 MB are free for {POSTGRES}, and storage.min_free is 500 MB. Make room: with 550 MB"
+    )
     assert storage.free == 123 * MB
 
 
