@@ -116,6 +116,23 @@ class Auth(_Section):
 class Bus(_Section):
     max_attempts: int = Field(5, ge=1, le=20, description="How often a delivery is tried before it is a dead letter.")
     trace_days: int = Field(3, ge=1, le=365, description="Days for which the trace of messages is kept.")
+    max_backlog: int = Field(
+        500_000,
+        ge=1000,
+        le=100_000_000,
+        description="Deliveries that may wait. When more do, nothing is taken from outside (429) until a tenth less "
+        "do.",
+    )
+
+
+class Storage(_Section):
+    min_free: int = Field(
+        500_000_000,
+        ge=0,
+        le=1_000_000_000_000_000,
+        description="Bytes that must be free where the data lies. With less, nothing is taken from outside (503) and "
+        "timers wait, until a tenth more are. 0: the disk may fill.",
+    )
 
 
 class Retention(_Section):
@@ -180,6 +197,7 @@ class Settings(BaseSettings):
     log: Log = Log()
     auth: Auth = Auth()
     bus: Bus = Bus()
+    storage: Storage = Storage()
     retention: Retention = Retention()
     worker: Worker = Worker()
     packs: Packs = Packs()

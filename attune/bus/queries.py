@@ -298,6 +298,12 @@ async def waiting_by_queue(connection: Connection) -> dict[str, tuple[int, datet
     return {row["queue"]: (row["waiting"], row["oldest"]) for row in rows}
 
 
+async def count_deliveries(connection: Connection) -> int:
+    """How many deliveries wait: tens of milliseconds for a few hundred thousand."""
+    count: int = await connection.fetchval("SELECT count(*) FROM attune.delivery")
+    return count
+
+
 async def create_trace_day(connection: Connection, day: date) -> None:
     """Make the partition for the trace of `day` (UTC), which has none.
 

@@ -15,6 +15,7 @@ from attune.database.group_commit import GroupCommit
 from attune.database.ids import uuid7
 from attune.database.pool import Connection
 from attune.events.idempotency import Keyed, Taken, write_once
+from attune.events.ingress import Ingress
 from attune.events.model import Key
 from attune.executions import endings, queries
 from attune.executions.model import Execution, Finished, NewExecution
@@ -26,9 +27,10 @@ SOURCE = "api"
 class Requests:
     """What people ask of executions."""
 
-    def __init__(self, bus: Bus, writer: GroupCommit[Transaction]) -> None:
+    def __init__(self, bus: Bus, writer: GroupCommit[Transaction], ingress: Ingress) -> None:
         self._bus = bus
         self._writer = writer
+        self._ingress = ingress
 
     async def execute(
         self, action_ref: str, parameters: JsonObject, executor: int | None, key: Key | None = None
@@ -36,8 +38,9 @@ class Requests:
         """The id of a new execution of an action. Raises NotFound for an unknown action and BadInput for parameters
         that do not fit it, with JSON Pointers below /parameters.
 
-        With a `key` it is asked for once. Raises Taken when it was before.
+        With a `key` it is asked for once. Raises Taken when it was before, and Unavailable while nothing may come in.
         """
+        self._ingress.check()
         async with self._bus.database.acquire() as connection:
             action, config = await _completed(connection, action_ref, parameters)
         new = NewExecution(
@@ -58,9 +61,10 @@ class Requests:
     async def rerun(self, execution_id: int, changes: JsonObject, executor: int | None) -> int:
         """The id of an execution that does once more what another did, with its parameters and `changes` to them.
 
-        Raises NotFound, Conflict unless that one has ended, and BadInput when the parameters do not fit the action as
-        it is now.
+        Raises NotFound, Conflict unless that one has ended, BadInput when the parameters do not fit the action as it is
+        now, and Unavailable while nothing may come in.
         """
+        self._ingress.check()
         async with self._bus.transaction() as transaction:
             original = await queries.lock(transaction.connection, execution_id)
             if original is None:

@@ -42,6 +42,7 @@ HOP = {"queue", "message_id", "message_type", "causation_id", "depth", "source",
 HOP |= {"outcome", "error", "published_at", "delivered_at", "done_at"}
 STATUS = {"version", "url", "pid", "data", "database", "started_at", "uptime_seconds", "demo", "anonymous"}
 STATUS |= {"running_executions", "waiting_timers", "waiting_deliveries", "dead_letters", "broken_packs"}
+STATUS |= {"ingress_closed", "storage"}
 STATUS |= {"queues", "running", "failing", "timers", "versions"}
 
 SPACE = {"tables", "database_bytes", "wal_bytes", "folders", "free_bytes", "history_bytes", "retention"}
@@ -274,7 +275,7 @@ async def test_health_answers_without_an_envelope(shop: Shop) -> None:
         "status": "ok",
         "version": __version__,
         "database": "connected",
-        "checks": {"database": "ok", "pipeline": "ok"},
+        "checks": {"database": "ok", "pipeline": "ok", "storage": "ok"},
     }
     assert [answer.status_code for answer in (plain, detailed, ready, live)] == [200] * 4
     assert (ready.content, live.content) == (b"", b"")

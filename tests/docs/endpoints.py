@@ -98,9 +98,10 @@ An error is `application/problem+json` (RFC 9457): `type`, `title`, `status`, `d
 | 413 | `PAYLOAD_TOO_LARGE` | the body is too large |
 | 415 | `UNSUPPORTED_MEDIA_TYPE` | the body is no JSON by its headers |
 | 422 | `VALIDATION_ERROR` | what was sent is wrong; `errors` says where |
+| 429 | `BACKLOG_FULL` | too much waits already ([overload](overload.md)); `Retry-After` says when |
 | 431 | `HEADERS_TOO_LARGE` | the headers have more than 64 kB |
 | 500 | `INTERNAL_SERVER_ERROR` | a defect; the log tells more under the request id |
-| 503 | `SERVICE_UNAVAILABLE`, `DATABASE_UNAVAILABLE` | not now; `Retry-After` says when |
+| 503 | `SERVICE_UNAVAILABLE`, `DATABASE_UNAVAILABLE`, `STORAGE_FULL` | not now; `Retry-After` says when |
 """
 
 _WHO = {Access.PUBLIC: "everybody", Access.IDENTITY: "who has signed in"}
