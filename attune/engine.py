@@ -51,6 +51,7 @@ from attune.sources.timers.service import Timers
 from attune.telemetry.lag import LoopLag
 from attune.telemetry.metrics import Instruments
 from attune.telemetry.stages import Stages
+from attune.upkeep.alerts import Alerts
 from attune.upkeep.leases import Leases
 from attune.upkeep.metrics import BusMetrics, Metrics, pool, release, slots
 from attune.upkeep.recovery import Predecessor, recover, report
@@ -106,6 +107,7 @@ class Engine:
             instruments=instruments,
             clock=clock,
         )
+        self.alerts = Alerts(self.bus, self.ingest, self.definitions, settings.alerts)
         self.metrics = self._metrics(instruments)
         self._settings = settings
         self._clock = clock
@@ -230,6 +232,7 @@ class Engine:
                     taking.start_soon(self._watch_packs)
                     taking.start_soon(self._sweep.run)
                     taking.start_soon(self._leases.run)
+                    taking.start_soon(self.alerts.run)
                     taking.start_soon(self._trace_days.run)
                     taking.start_soon(self.keys.run)
                     taking.start_soon(self._lag.run)

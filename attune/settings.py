@@ -118,6 +118,22 @@ class Bus(_Section):
     trace_days: int = Field(3, ge=1, le=365, description="Days for which the trace of messages is kept.")
 
 
+class Alerts(_Section):
+    failures: int = Field(
+        5,
+        ge=1,
+        le=1000,
+        description="How often in a row a rule or an action has to fail before that is an alert. A failure that is "
+        "tried again does not count.",
+    )
+    cooldown: int = Field(
+        3600,
+        ge=1,
+        le=604_800,
+        description="Seconds for which there is no further alert about the same.",
+    )
+
+
 class Worker(_Section):
     concurrency: int = Field(32, ge=1, le=10_000, description="Executions that run at once.")
     default_timeout: int = Field(
@@ -157,6 +173,7 @@ class Settings(BaseSettings):
     log: Log = Log()
     auth: Auth = Auth()
     bus: Bus = Bus()
+    alerts: Alerts = Alerts()
     worker: Worker = Worker()
     packs: Packs = Packs()
     metrics: Metrics = Metrics()

@@ -7,6 +7,9 @@ from uuid import UUID
 from attune.base.json import Json
 from attune.bus.messages import Cause
 
+ALERT = "core.alert"
+"""The trigger whose events nobody but Attune makes."""
+
 
 class NewEvent(NamedTuple):
     """An event that somebody wants to be recorded. `payload` and `config` are JSON text, or None.

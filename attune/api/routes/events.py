@@ -11,7 +11,7 @@ from attune.api.endpoints import Call, Endpoint, NoQuery, Permission
 from attune.api.masks import masked
 from attune.api.paging import Id, IdPageQuery
 from attune.base.clock import Clock
-from attune.base.errors import Conflict, NotFound, Problem
+from attune.base.errors import Conflict, Forbidden, NotFound, Problem
 from attune.base.json import Json, dumps
 from attune.base.schema import refuse, validate
 from attune.bus.messages import Cause
@@ -23,7 +23,7 @@ from attune.database.paging import Where
 from attune.database.pool import Database
 from attune.events import queries
 from attune.events.ingest import Ingest
-from attune.events.model import Event, NewEvent
+from attune.events.model import ALERT, Event, NewEvent
 from attune.rules.explain import Explained, Explanation, explain
 
 SOURCE = "api"
@@ -85,6 +85,8 @@ class EventRoutes:
 
     async def create(self, call: Call[NoQuery, CreateEventBody]) -> Response:
         body = call.body
+        if body.trigger_ref == ALERT:
+            raise Forbidden(f"Nobody but Attune itself makes events of {ALERT}: they would not be true.")
         trigger = await self._trigger(body.trigger_ref)
         refuse(f"The payload does not fit the trigger {trigger.ref}.", _payload_problems(body.payload, trigger))
         rule = None if body.trigger_instance_id is None else int(body.trigger_instance_id.removeprefix("rule_"))
