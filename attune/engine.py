@@ -139,7 +139,7 @@ class Engine:
                 "attune.events.queue",
                 EventCreated,
                 "rule matcher",
-                Matcher(self.definitions, stages).handle,
+                Matcher(self.definitions, stages, self._settings.rules.max_loops).handle,
                 stage="match",
             ),
             Consumer(

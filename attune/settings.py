@@ -118,6 +118,15 @@ class Bus(_Section):
     trace_days: int = Field(3, ge=1, le=365, description="Days for which the trace of messages is kept.")
 
 
+class Rules(_Section):
+    max_loops: int = Field(
+        10,
+        ge=1,
+        le=100,
+        description="How often a rule may, in a minute, cause an event that fires it, before it is stopped.",
+    )
+
+
 class Alerts(_Section):
     failures: int = Field(
         5,
@@ -173,6 +182,7 @@ class Settings(BaseSettings):
     log: Log = Log()
     auth: Auth = Auth()
     bus: Bus = Bus()
+    rules: Rules = Rules()
     alerts: Alerts = Alerts()
     worker: Worker = Worker()
     packs: Packs = Packs()

@@ -24,3 +24,15 @@ CREATE TABLE attune.streak (
 -- Whether somebody was told of it, or need not be. After a disaster there may be many that were.
 ALTER TABLE attune.dead_letter ADD COLUMN alerted boolean NOT NULL DEFAULT false;
 CREATE INDEX dead_letter_not_alerted ON attune.dead_letter (id) WHERE NOT alerted;
+
+-- The execution that has caused an event, if one has: the way back through a chain goes by primary keys.
+ALTER TABLE attune.event ADD COLUMN execution bigint;
+
+-- The rules that were stopped because they fire themselves, until an alert tells of it.
+CREATE TABLE attune.loop (
+    rule_ref text PRIMARY KEY,
+    stopped  integer NOT NULL,
+    first    timestamptz NOT NULL,
+    last     timestamptz NOT NULL,
+    event    bigint NOT NULL                -- the newest for which one was not fired
+);

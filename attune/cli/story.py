@@ -54,17 +54,25 @@ def _cause(event: Any, enforcement: Any, execution: dict[str, Any]) -> Iterator[
     elif execution["original_execution"]:
         yield f"execution {execution['original_execution']} once more"
     if execution["enforcement"] is None:
-        asked = f"by execution {execution['parent']}" if execution["parent"] else "by somebody, without a rule"
-        yield f"asked for {asked}"
+        parent = execution["parent"]
+        asked = f"execution {parent}   (attune why execution {parent})" if parent else "somebody, without a rule"
+        yield f"asked for by {asked}"
         return
     if event is None:
         yield f"event {execution['event']} of {execution['trigger_ref']}, which was deleted"
     else:
         yield f"event {event['id']} of {event['trigger_ref']} from {event['source_ref']} at {local(event['created'])}"
+        if event["execution"]:
+            yield caused_by(event["execution"])
     yield f"rule {execution['rule_ref']} matched it   (attune why event {execution['event']})"
     if enforcement is not None:
         waited = "" if event is None else f", {lasted(event['created'], enforcement['created'])} after the event"
         yield f"enforcement {enforcement['id']} is {enforcement['status']}{waited}"
+
+
+def caused_by(execution: int) -> str:
+    """Where an event comes from that an execution has caused."""
+    return f"  caused by execution {execution}   (attune why execution {execution})"
 
 
 def _while(state: dict[str, Any]) -> str:

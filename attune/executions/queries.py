@@ -9,6 +9,7 @@ from uuid import UUID
 
 from attune.base.json import JsonObject, loads
 from attune.base.states import TERMINAL, EnforcementStatus, ExecutionStatus
+from attune.base.traces import Parent
 from attune.bus.messages import Cause
 from attune.database.arrays import grouped, nullable
 from attune.database.paging import Page, Where, Window, fetch_page
@@ -19,6 +20,7 @@ from attune.executions.model import (
     Finished,
     NewEnforcement,
     NewExecution,
+    Origin,
     Requested,
 )
 from attune.executions.states import Step, sources, target
@@ -52,14 +54,13 @@ RESOLVE_ENFORCEMENTS = """
 # The execution of an enforcement and its entry among the open ones, in one round trip.
 INSERT_EXECUTIONS = """
     WITH new AS (
-        INSERT INTO attune.execution (action, action_ref, config, enforcement, executor, status, correlation_id,
+        INSERT INTO attune.execution (action, action_ref, config, enforcement, executor, parent, status, correlation_id,
                                       causation_id, depth, created, updated)
-        SELECT action, action_ref, config::jsonb, enforcement, executor, 'requested', correlation_id, causation_id,
-        depth,
-               $1, $1
-          FROM unnest($2::bigint[], $3::text[], $4::text[], $5::bigint[], $6::bigint[], $7::uuid[], $8::uuid[],
-          $9::int[])
-            AS new (action, action_ref, config, enforcement, executor, correlation_id, causation_id, depth)
+        SELECT action, action_ref, config::jsonb, enforcement, executor, parent, 'requested', correlation_id,
+               causation_id, depth, $1, $1
+          FROM unnest($2::bigint[], $3::text[], $4::text[], $5::bigint[], $6::bigint[], $7::bigint[], $8::uuid[],
+                      $9::uuid[], $10::int[])
+            AS new (action, action_ref, config, enforcement, executor, parent, correlation_id, causation_id, depth)
             ON CONFLICT (enforcement) WHERE parent IS NULL AND original_execution IS NULL DO NOTHING
         RETURNING id, enforcement
     ), opened AS (
@@ -221,6 +222,7 @@ async def _insert_executions(connection: Connection, new: Sequence[NewExecution]
         [one.config for one in new],
         nullable([one.enforcement for one in new]),
         nullable([one.executor for one in new]),
+        nullable([one.parent for one in new]),
         [one.cause.correlation_id for one in new],
         nullable([one.cause.causation_id for one in new]),
         [one.cause.depth for one in new],
@@ -531,7 +533,7 @@ class NewRetry(NamedTuple):
 
 
 async def insert_rerun(
-    connection: Connection, execution_id: int, config: str, executor: int | None, cause: Cause, now: datetime
+    connection: Connection, execution_id: int, config: str, executor: int | None, origin: Origin, now: datetime
 ) -> Row | None:
     """Create an execution that does once more what another did, with the parameters `config` (JSON text): id,
     action_ref, enforcement, event, rule_ref, trigger_ref; None when there is no such other."""
@@ -539,8 +541,8 @@ async def insert_rerun(
         """
         WITH new AS (
             INSERT INTO attune.execution (action, action_ref, config, enforcement, executor, status, original_execution,
-                                          retry_reason, correlation_id, causation_id, depth, created, updated)
-            SELECT action, action_ref, $2::jsonb, enforcement, $3, 'requested', id, 'rerun', $4, $5, $6, $7, $7
+                                          retry_reason, correlation_id, causation_id, depth, created, updated, parent)
+            SELECT action, action_ref, $2::jsonb, enforcement, $3, 'requested', id, 'rerun', $4, $5, $6, $7, $7, $8
               FROM attune.execution
              WHERE id = $1
             RETURNING id, action_ref, enforcement
@@ -553,11 +555,22 @@ async def insert_rerun(
         execution_id,
         config,
         executor,
-        cause.correlation_id,
-        cause.causation_id,
-        cause.depth,
+        *origin.cause,
         now,
+        origin.execution,
     )
+
+
+async def origin(connection: Connection, parent: Parent) -> Origin | None:
+    """Where what an execution asks for comes from; None when it is not in that chain."""
+    row = await connection.fetchrow(
+        "SELECT causation_id, depth FROM attune.execution WHERE id = $1 AND correlation_id = $2",
+        parent.execution,
+        parent.correlation_id,
+    )
+    if row is None:
+        return None
+    return Origin(parent.execution, Cause(parent.correlation_id, row["causation_id"], row["depth"] + 1))
 
 
 async def insert_retries(connection: Connection, new: Sequence[NewRetry], now: datetime) -> Sequence[Row]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import TypeAlias
+from uuid import UUID
 
 import structlog
 
@@ -26,6 +27,7 @@ from attune.database.pool import Connection, DatabaseUnavailable, Row
 from attune.events.ingest import Ingest
 from attune.events.model import ALERT, NewEvent
 from attune.executions import queries as executions
+from attune.rules import queries as rules
 from attune.settings import Alerts as Limits
 from attune.upkeep import queries
 from attune.upkeep.queries import Raised
@@ -47,6 +49,7 @@ class Kind(StrEnum):
     FAILING_ACTION = "failing_action"
     RETENTION_BEHIND = "retention_behind"
     DISK_LOW = "disk_low"
+    LOOP = "loop"
 
 
 class Severity(StrEnum):
@@ -113,6 +116,7 @@ class Alerts:
             quiet_since = transaction.now - timedelta(seconds=self._limits.cooldown)
             alarms = await self._watched(transaction.connection, quiet_since, MOST)
             alarms += await self._failing(transaction.connection, quiet_since, MOST - len(alarms))
+            alarms += await self._loops(transaction.connection, quiet_since, MOST - len(alarms))
             alarms += await self._letters(transaction.connection, MOST - len(alarms))
             if alarms:
                 await self._raise(transaction, trigger, alarms)
@@ -134,6 +138,9 @@ class Alerts:
         rows = await queries.long_streaks(connection, self._limits.failures, quiet_since, limit)
         return [_failing(row) for row in rows]
 
+    async def _loops(self, connection: Connection, quiet_since: datetime, limit: int) -> list[Alarm]:
+        return [_loop(row) for row in await rules.take_loops(connection, quiet_since, limit)]
+
     async def _letters(self, connection: Connection, limit: int) -> list[Alarm]:
         rows = await bus_queries.take_not_alerted(connection, limit)
         return [_letter(row) for row in rows if not row["is_of_alert"]]
@@ -141,10 +148,7 @@ class Alerts:
     async def _raise(self, transaction: Transaction, trigger: Trigger, alarms: Sequence[Alarm]) -> None:
         known = await queries.alerts(transaction.connection, [alarm.about for alarm in alarms])
         chains = [known[alarm.about]["correlation_id"] if alarm.about in known else uuid7() for alarm in alarms]
-        events = [
-            NewEvent(trigger.id, trigger.ref, dumps(_payload(alarm)), SOURCE, Cause(chain, None, 0))
-            for alarm, chain in zip(alarms, chains, strict=True)
-        ]
+        events = [_event(trigger, alarm, chain) for alarm, chain in zip(alarms, chains, strict=True)]
         accepted = await self._ingest.record(transaction, events)
         raised = [
             Raised(*alarm.about, event.id, chain) for alarm, event, chain in zip(alarms, accepted, chains, strict=True)
@@ -181,6 +185,22 @@ def _failing(streak: Row) -> Alarm:
     )
 
 
+def _loop(loop: Row) -> Alarm:
+    rule, event = loop["rule_ref"], loop["event"]
+    times = "once" if loop["stopped"] == 1 else f"{loop['stopped']} times"
+    return Alarm(
+        kind=Kind.LOOP,
+        severity=Severity.ERROR,
+        subject=f"rule:{rule}",
+        message=f"The rule {rule} causes the events that fire it; it was stopped {times}, at last for event {event}.",
+        remedy=f"attune why event {event}",
+        first=loop["first"],
+        last=loop["last"],
+        count=loop["stopped"],
+        links={"rule": rule, "event": event},
+    )
+
+
 def _letter(letter: Row) -> Alarm:
     number = letter["id"]
     # Not why: whoever may read events may not read dead letters.
@@ -195,6 +215,18 @@ def _letter(letter: Row) -> Alarm:
         first=letter["created"],
         last=letter["created"],
         links={"dead_letter": number} | ({kind: int(waiting)} if waiting else {}),
+    )
+
+
+def _event(trigger: Trigger, alarm: Alarm, chain: UUID) -> NewEvent:
+    execution = alarm.links.get("execution")
+    return NewEvent(
+        trigger.id,
+        trigger.ref,
+        dumps(_payload(alarm)),
+        SOURCE,
+        Cause(chain, None, 0),
+        execution=execution if isinstance(execution, int) else None,
     )
 
 

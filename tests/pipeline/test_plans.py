@@ -87,6 +87,7 @@ HOT: dict[str, tuple[str, list[str]]] = {
     "completion reads": (executions.READ_ENDINGS, [_IDS]),
     "completion reads what failed": (executions.STREAK_FACTS, [_IDS]),
     "dead letters of which nobody was told": (bus.TAKE_NOT_ALERTED, ["25"]),
+    "what has led to an event": (rules.ANCESTORS, [_IDS, _NOW, "1000"]),
     "the history of a rule": (rules.TRIGGER_HISTORY, ["1", "'shop.sold'", "9000", "100"]),
     "the history of a rule with a timer": (rules.TIMER_HISTORY, ["1", _NOW, "'2026-02-01'", "100"]),
     "a key is looked up": (events.READ_KEY, ["'local POST /api/v1/events'", "'key 7'", _NOW]),

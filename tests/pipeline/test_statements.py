@@ -46,9 +46,12 @@ class Bench:
         yield noted
         self.statements = before
 
-    async def ingest(self, count: int, payload: str | None = None) -> list[str]:
+    async def ingest(
+        self, count: int, payload: str | None = None, depth: int = 0, execution: int | None = None
+    ) -> list[str]:
         trigger = self.engine.definitions.triggers.by_ref[TRIGGER]
-        new = [NewEvent(trigger.id, trigger.ref, payload, "test", Cause(uuid7(), None, 0)) for _ in range(count)]
+        cause = Cause(uuid7(), None, depth)
+        new = [NewEvent(trigger.id, trigger.ref, payload, "test", cause, execution=execution)] * count
         with self.noting() as noted:
             async with self.engine.bus.transaction() as transaction:
                 await self.engine.ingest.record(transaction, new)
@@ -197,6 +200,17 @@ async def test_as_many_statements_for_a_hundred_failures_as_for_one(bench: Bench
     await bench.round(1, 101, '{"n": 1}')
 
     assert await bench.round(1, 101, '{"n": 1}') == few
+
+
+@pytest.mark.parametrize(("depth", "execution", "more"), [(30, None, 0), (29, 1, 0), (30, 1, 1)])
+async def test_only_an_event_that_may_belong_to_a_loop_costs_a_statement_and_a_hundred_no_more(
+    bench: Bench, depth: int, execution: int | None, more: int
+) -> None:
+    few = await bench.round(1, 1)
+
+    for count in (1, 100):
+        await bench.ingest(count, depth=depth, execution=execution)
+        assert len(await bench.consume("attune.events.queue", count)) == few["matcher"] + more
 
 
 async def test_what_completes_asks_nothing_about_streaks_of_others(bench: Bench) -> None:

@@ -121,7 +121,7 @@ def test_variables_that_are_no_settings_are_left_alone(variable: str, monkeypatc
         ("[server]\nprot = 1\n", "server.prot is unknown; did you mean 'port'?"),
         ("[bus]\nurl = ''\n", "bus.url is unknown; there are max_attempts, trace_days"),
         ("[servers]\nport = 1\n", "servers is unknown; did you mean 'server'?"),
-        ("port = 1\n", "port is unknown; there are server, database, log, auth, bus, alerts, worker, packs, metrics"),
+        ("port = 1\n", "port is unknown; there are server, database, log, auth, bus, rules, alerts, worker, packs, "),
         # A section that is none: it would vanish behind what the command line adds to the section.
         ("server = 5\n", "server is a section: write [server], and its keys below"),
         # Values of a wrong type, or out of range.
