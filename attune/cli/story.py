@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Any
 
 from attune.cli.client import Client
@@ -97,7 +98,9 @@ def _scheduled_at(client: Client, execution: dict[str, Any]) -> str | None:
     trace = client.find(f"/api/v1/bus/trace/{execution['correlation_id']}")
     for hop in trace["hops"] if trace else ():
         is_its = hop["message_type"] == "ExecutionRequested" and hop["causation_id"] == execution["causation_id"]
-        if is_its and hop["outcome"] == "done":
+        # What an execution asks for has the same cause as it has itself, and came later.
+        is_new = datetime.fromisoformat(hop["published_at"]) >= datetime.fromisoformat(execution["created"])
+        if is_its and is_new and hop["outcome"] == "done":
             return str(hop["done_at"])
     return None
 

@@ -5,8 +5,8 @@ lost and none doubled. Its events are a chain of their own. What belongs to such
 which fails to tell of failures does not feed itself.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import TypeAlias
@@ -14,7 +14,7 @@ from uuid import UUID
 
 import structlog
 
-from attune.base.json import Json, dumps
+from attune.base.json import dumps
 from attune.bus import queries as bus_queries
 from attune.bus.bus import Bus
 from attune.bus.messages import Cause
@@ -40,7 +40,6 @@ MOST = 25
 
 _EVERY = 5.0
 _FORGET_EVERY = 3_600.0
-_LINKS = ("rule", "action", "event", "enforcement", "execution", "dead_letter")
 
 
 class Kind(StrEnum):
@@ -59,8 +58,8 @@ class Severity(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Alarm:
-    """Something that people should know of. `subject` is what it is about, such as `rule:shop.x`; `message` says what
-    is wrong and `remedy` what to do, in a sentence each; `links` name what it has to do with, by kind."""
+    """Something that people should know of, and the payload of the event. `subject` is what it is about, such as
+    `rule:shop.x`; `message` is a sentence on what is wrong, `remedy` the command to type."""
 
     kind: Kind
     severity: Severity
@@ -70,7 +69,12 @@ class Alarm:
     first: datetime
     last: datetime
     count: int = 1
-    links: Mapping[str, str | int] = field(default_factory=dict)
+    rule: str | None = None
+    action: str | None = None
+    event: int | None = None
+    enforcement: int | None = None
+    execution: int | None = None
+    dead_letter: int | None = None
 
     @property
     def about(self) -> tuple[str, str]:
@@ -171,7 +175,7 @@ class Alerts:
 def _failing(streak: Row) -> Alarm:
     kind, ref, execution = streak["kind"], streak["ref"], streak["execution"]
     times = "once" if streak["failures"] == 1 else f"{streak['failures']} times in a row"
-    error = f": {streak['error']}" if streak["error"] else "."
+    error = f": {streak['error'].splitlines()[0]}" if streak["error"] else "."
     return Alarm(
         kind=Kind(f"failing_{kind}"),
         severity=Severity.ERROR,
@@ -181,7 +185,9 @@ def _failing(streak: Row) -> Alarm:
         first=streak["first"],
         last=streak["last"],
         count=streak["failures"],
-        links={kind: ref, "execution": execution},
+        rule=ref if kind == "rule" else None,
+        action=ref if kind == "action" else None,
+        execution=execution,
     )
 
 
@@ -197,7 +203,8 @@ def _loop(loop: Row) -> Alarm:
         first=loop["first"],
         last=loop["last"],
         count=loop["stopped"],
-        links={"rule": rule, "event": event},
+        rule=rule,
+        event=event,
     )
 
 
@@ -206,6 +213,7 @@ def _letter(letter: Row) -> Alarm:
     # Not why: whoever may read events may not read dead letters.
     given_up = f"{letter['message_type']} in {letter['queue']} was given up after attempt {letter['attempts']}"
     kind, _, waiting = (letter["subject"] or "").partition(":")
+    about = {kind: int(waiting)} if waiting else {}
     return Alarm(
         kind=Kind.DEAD_LETTER,
         severity=Severity.ERROR,
@@ -214,34 +222,16 @@ def _letter(letter: Row) -> Alarm:
         remedy=f"attune bus dead show {number}",
         first=letter["created"],
         last=letter["created"],
-        links={"dead_letter": number} | ({kind: int(waiting)} if waiting else {}),
+        event=about.get("event"),
+        enforcement=about.get("enforcement"),
+        execution=about.get("execution"),
+        dead_letter=number,
     )
 
 
 def _event(trigger: Trigger, alarm: Alarm, chain: UUID) -> NewEvent:
-    execution = alarm.links.get("execution")
-    return NewEvent(
-        trigger.id,
-        trigger.ref,
-        dumps(_payload(alarm)),
-        SOURCE,
-        Cause(chain, None, 0),
-        execution=execution if isinstance(execution, int) else None,
-    )
-
-
-def _payload(alarm: Alarm) -> dict[str, Json]:
-    return {
-        "kind": alarm.kind,
-        "severity": alarm.severity,
-        "subject": alarm.subject,
-        "message": alarm.message,
-        "remedy": alarm.remedy,
-        "count": alarm.count,
-        "first": alarm.first.isoformat(),
-        "last": alarm.last.isoformat(),
-        **{name: alarm.links.get(name) for name in _LINKS},
-    }
+    cause = Cause(chain, None, 0)
+    return NewEvent(trigger.id, trigger.ref, dumps(alarm), SOURCE, cause, execution=alarm.execution)
 
 
 def _tell(alarms: Sequence[Alarm], raised: Sequence[Raised]) -> None:

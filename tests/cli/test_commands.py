@@ -444,6 +444,9 @@ async def test_what_an_execution_types_belongs_to_its_chain(site: Site, attune: 
     because = f"by execution {by['id']}   (attune why execution {by['id']})"
     assert f"  caused {because}" in (await attune("why", "event", str(event["id"]))).stdout
     assert f"asked for {because}" in (await attune("why", "execution", str(execution["id"]))).stdout
+    told = json.loads((await attune("why", "execution", str(execution["id"]), "--json")).stdout)
+    instants = [state["at"] for state in told["states"]]
+    assert instants == sorted(instants), "what the other was told is not taken for its own"
 
 
 async def test_why_an_execution_waits_is_told_while_it_does(site: Site, attune: Commands) -> None:

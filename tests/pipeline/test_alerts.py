@@ -321,7 +321,7 @@ async def test_what_does_not_go_on_is_not_told_of_again(engine: Engine, clock: V
 async def test_an_alarm_of_somebody_else_is_raised_and_again_after_the_cooldown(
     engine: Engine, clock: VirtualClock
 ) -> None:
-    engine.alerts.register(lambda: [alarm(links={"rule": "shop.x"})])
+    engine.alerts.register(lambda: [alarm(rule="shop.x")])
 
     assert await engine.alerts.once() == 1
     assert await engine.alerts.once() == 0
