@@ -54,6 +54,8 @@ from attune.sources.timers.service import Timers
 from attune.telemetry.lag import LoopLag
 from attune.telemetry.metrics import Instruments
 from attune.telemetry.stages import Stages
+from attune.upkeep.alarms import disk_low, retention_behind
+from attune.upkeep.alerts import Alerts
 from attune.upkeep.leases import Leases
 from attune.upkeep.metrics import BusMetrics, Metrics, ingress, pool, release, removals, room, slots
 from attune.upkeep.recovery import Predecessor, recover, report
@@ -116,6 +118,9 @@ class Engine:
             clock=clock,
         )
         self.retention = Retention(self.bus, self.definitions, logs, settings.retention)
+        self.alerts = Alerts(self.bus, self.ingest, self.definitions, settings.alerts)
+        self.alerts.register(disk_low(self.storage, clock.now))
+        self.alerts.register(retention_behind(self.retention.account, clock.now))
         self.metrics = self._metrics(instruments)
         self._settings = settings
         self._clock = clock
@@ -148,7 +153,7 @@ class Engine:
                 "attune.events.queue",
                 EventCreated,
                 "rule matcher",
-                Matcher(self.definitions, stages).handle,
+                Matcher(self.definitions, stages, self._settings.rules.max_loops).handle,
                 stage="match",
             ),
             Consumer(
@@ -249,6 +254,7 @@ class Engine:
                     taking.start_soon(self.storage.run)
                     taking.start_soon(self.ingress.run)
                     taking.start_soon(self._leases.run)
+                    taking.start_soon(self.alerts.run)
                     taking.start_soon(self._trace_days.run)
                     taking.start_soon(self._retain)
                     taking.start_soon(self.keys.run)

@@ -158,6 +158,31 @@ class Retention(_Section):
     )
 
 
+class Rules(_Section):
+    max_loops: int = Field(
+        10,
+        ge=1,
+        le=100,
+        description="How often a rule may, in a minute, cause an event that fires it, before it is stopped.",
+    )
+
+
+class Alerts(_Section):
+    failures: int = Field(
+        5,
+        ge=1,
+        le=1000,
+        description="How often in a row a rule or an action has to fail before that is an alert. A failure that is "
+        "tried again does not count.",
+    )
+    cooldown: int = Field(
+        3600,
+        ge=1,
+        le=604_800,
+        description="Seconds for which there is no further alert about the same.",
+    )
+
+
 class Worker(_Section):
     concurrency: int = Field(32, ge=1, le=10_000, description="Executions that run at once.")
     default_timeout: int = Field(
@@ -199,6 +224,8 @@ class Settings(BaseSettings):
     bus: Bus = Bus()
     storage: Storage = Storage()
     retention: Retention = Retention()
+    rules: Rules = Rules()
+    alerts: Alerts = Alerts()
     worker: Worker = Worker()
     packs: Packs = Packs()
     metrics: Metrics = Metrics()

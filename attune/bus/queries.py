@@ -464,6 +464,22 @@ async def dead_subjects(connection: Connection) -> dict[int, str | None]:
     return {row["id"]: row["subject"] for row in rows}
 
 
+TAKE_NOT_ALERTED = """
+    UPDATE attune.dead_letter AS d
+       SET alerted = true
+     WHERE id = ANY(ARRAY(SELECT id FROM attune.dead_letter WHERE NOT alerted ORDER BY id LIMIT $1
+                             FOR UPDATE SKIP LOCKED))
+    RETURNING id, queue, message_type, subject, attempts, created,
+              (SELECT true FROM attune.alert WHERE correlation_id = d.correlation_id) IS NOT NULL AS is_of_alert
+"""
+
+
+async def take_not_alerted(connection: Connection, limit: int) -> Sequence[Row]:
+    """The oldest dead letters of which nobody was told, who are told now: id, queue, message_type, subject, attempts,
+    created, is_of_alert (an alert has caused it)."""
+    return await connection.fetch(TAKE_NOT_ALERTED, limit)
+
+
 async def hop_times(connection: Connection, since: datetime) -> dict[str, list[float]]:
     """Seconds from publication to done, by consumer, of all that was done since a moment."""
     rows = await connection.fetch(

@@ -21,6 +21,7 @@ WORDS: dict[str, Iterable[str]] = {
     "execution.status": ExecutionStatus,
     "revision.kind": get_args(Kind),
     "rule.overlap": Overlap,
+    "streak.kind": ("rule", "action"),
     "trace.outcome": ("done", "retry", "dead"),
 }
 

@@ -63,6 +63,14 @@ curl -s http://127.0.0.1:8080/api/v1/events -H "Authorization: Bearer $token" -H
 Routes that take a key say so below; the others that change something refuse one (422), and `GET` has no use for it.
 `attune event emit` and `attune run` have `--idempotency-key`.
 
+## On behalf of an execution
+
+`POST /api/v1/events`, `POST /api/v1/executions/execute` and a re-run read the header `traceparent` of the
+[W3C trace context](https://www.w3.org/TR/trace-context/). If it names an execution of this server as the parent, and
+the chain of that execution as the trace, what is made belongs to that chain: an event has the `execution` that has
+caused it, an execution has it as its `parent`. Anything else in the header is no error: it is as if it were not there.
+[Actions](actions.md#what-a-script-is-given) get the value as `TRACEPARENT`.
+
 ## Answers
 
 An object is `{"data": {…}}`; a deletion `{"success": true, "message": "…"}`. Times are RFC 3339 in UTC. Every answer
