@@ -137,10 +137,12 @@ async def site_on(
     }
     place = Installation(folder / "data")
     hooks = {"response": [contract.check]}
-    transport = httpx2.AsyncHTTPTransport(uds=str(place.socket))
+    # Shorter than the server's patience with a connection that idles, or a request might meet its end.
+    limits = httpx2.Limits(keepalive_expiry=2)
+    transport = httpx2.AsyncHTTPTransport(uds=str(place.socket), limits=limits)
     async with (
         serving(load(None, merged), place, clock=clock, free=free) as running,
         httpx2.AsyncClient(transport=transport, base_url="http://localhost", timeout=40, event_hooks=hooks) as local,
-        httpx2.AsyncClient(base_url=running.about.url, timeout=40, event_hooks=hooks) as remote,
+        httpx2.AsyncClient(base_url=running.about.url, timeout=40, event_hooks=hooks, limits=limits) as remote,
     ):
         yield Site(running, place, local, remote, dsn)
