@@ -22,6 +22,8 @@ from attune.bus.messages import (
     ExecutionCompleted,
     ExecutionDispatched,
     ExecutionRequested,
+    InquiryCreated,
+    InquiryResponded,
     Message,
     RuleChanged,
 )
@@ -44,6 +46,10 @@ from attune.executions.queries import Tenure
 from attune.executions.requests import Requests
 from attune.executions.scheduler import Scheduler
 from attune.executions.turns.turns import TurnRules
+from attune.people.answers import Answers, fail_asker, leave_inquiry
+from attune.people.deadlines import Deadlines
+from attune.people.inquiries import Inquiries
+from attune.people.model import ASK
 from attune.rules.matcher import ConditionRules, Matcher, RuleCache, match_no_rule
 from attune.settings import Settings
 from attune.sources.timers.rules import TimerRules
@@ -93,7 +99,9 @@ class Engine:
         self.installer = Installer(self.bus, self.rules)
         self.keys = Keys(database, self.writer, clock)
         self.ingest = Ingest(self.writer, stages)
-        self.requests = Requests(self.bus, self.writer)
+        self._deadlines = Deadlines(self.bus)
+        self.inquiries = Inquiries(self.bus, self._deadlines.expect)
+        self.requests = Requests(self.bus, self.writer, self.inquiries.withdraw_of)
         self.waiters = Waiters()
         self.timers = Timers(self.bus, self.ingest, self.writer, clock, instruments)
         self.worker = Worker(
@@ -134,6 +142,7 @@ class Engine:
 
     def _consumers(self, stages: Stages, instruments: Instruments) -> list[Consumer[Any]]:
         worker = self.worker
+        answers = Answers(self.definitions, self.ingest)
         return [
             Consumer(
                 "attune.events.queue",
@@ -153,7 +162,7 @@ class Engine:
                 "attune.execution.requests.queue",
                 ExecutionRequested,
                 "scheduler",
-                Scheduler(self.definitions, stages, worker.worker_id).handle,
+                Scheduler(self.definitions, stages, worker.worker_id, {ASK: self.inquiries.begin}).handle,
                 stage="schedule",
             ),
             Consumer(
@@ -178,6 +187,10 @@ class Engine:
                 "completion",
                 Completion(self.definitions, self.waiters, stages, instruments, random.random).handle,
                 stage="complete",
+            ),
+            Consumer("attune.inquiry.created.queue", InquiryCreated, "notifier", answers.announce, stage="notify"),
+            Consumer(
+                "attune.inquiry.responses.queue", InquiryResponded, "inquiry handler", answers.pass_on, stage="answer"
             ),
         ]
 
@@ -234,6 +247,7 @@ class Engine:
                     taking.start_soon(self._sweep.run)
                     taking.start_soon(self._leases.run)
                     taking.start_soon(self._trace_days.run)
+                    taking.start_soon(self._end_inquiries)
                     taking.start_soon(self._retain)
                     taking.start_soon(self.keys.run)
                     taking.start_soon(self._lag.run)
@@ -253,6 +267,10 @@ class Engine:
     async def _watch_packs(self) -> None:
         await self._ownership.held()
         await self.folders.watch()
+
+    async def _end_inquiries(self) -> None:
+        await self._ownership.held()
+        await self._deadlines.run()
 
     async def _retain(self) -> None:
         await self._ownership.held()
@@ -281,4 +299,6 @@ def _discards() -> dict[type[Message], Discard[Any]]:
         ExecutionDispatched: fail_execution,
         ExecutionCancelRequested: leave_execution,
         ExecutionCompleted: let_others_go_on,
+        InquiryCreated: leave_inquiry,
+        InquiryResponded: fail_asker,
     }

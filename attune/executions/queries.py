@@ -18,6 +18,7 @@ from attune.executions.model import (
     Finished,
     NewEnforcement,
     NewExecution,
+    Origin,
     Requested,
 )
 from attune.executions.states import Step, sources, target
@@ -91,6 +92,14 @@ START = """
     RETURNING e.id, e.config, (SELECT version FROM attune.definition_version) AS definition_version
 """
 
+ASK = """
+    UPDATE attune.execution AS e
+       SET status = 'running', started_at = $2, updated = $2, deadline = new.deadline
+      FROM unnest($1::bigint[], $3::timestamptz[]) AS new (id, deadline)
+     WHERE e.id = ANY($1::bigint[]) AND e.id = new.id AND e.status = ANY($4::text[])
+    RETURNING e.id
+"""
+
 FINISH = """
     WITH done AS (
         UPDATE attune.execution AS e
@@ -147,6 +156,7 @@ _OLDEST = 20_000
 """What has been open for so long that its lease may be over is among these."""
 
 _DISPATCHABLE = sorted(sources(Step.DISPATCH))
+_ASKABLE = sorted(sources(Step.ASK))
 
 
 async def insert_enforcements(
@@ -239,6 +249,13 @@ async def requested_with_version(connection: Connection, ids: Sequence[int]) -> 
 async def dispatch(connection: Connection, ids: Sequence[int], worker: int, now: datetime) -> set[int]:
     """Give executions to a worker; the ids of those that were still waiting for one."""
     return {row["id"] for row in await connection.fetch(DISPATCH, ids, worker, now, _DISPATCHABLE)}
+
+
+async def ask(
+    connection: Connection, ids: Sequence[int], deadlines: Sequence[datetime | None], now: datetime
+) -> set[int]:
+    """Let executions wait for the answers of people, without a worker; the ids of those that had not begun."""
+    return {row["id"] for row in await connection.fetch(ASK, ids, now, nullable(list(deadlines)), _ASKABLE)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -361,17 +378,17 @@ async def statuses(connection: Connection, ids: Sequence[int]) -> dict[int, Exec
     return {row["id"]: ExecutionStatus(row["status"]) for row in rows}
 
 
-async def open_executions(connection: Connection, statuses: Sequence[ExecutionStatus]) -> list[Execution]:
-    """The executions that have not ended and are in one of `statuses`, locked, in the order of their ids."""
+async def in_a_worker(connection: Connection) -> list[Execution]:
+    """The executions that some worker runs, or is to stop, as far as their rows tell; locked, in the order of their
+    ids."""
     rows = await connection.fetch(
         f"""
         SELECT {COLUMNS}
           FROM attune.execution_open o JOIN attune.execution e ON e.id = o.execution
-         WHERE e.status = ANY($1::text[])
+         WHERE e.status IN ('running', 'canceling') AND e.worker IS NOT NULL
          ORDER BY e.id
            FOR UPDATE OF e
-        """,
-        [status.value for status in statuses],
+        """
     )
     return [execution_of(row) for row in rows]
 
@@ -428,10 +445,12 @@ async def unfinished(
         WITH waiting AS (
             SELECT e.id, CASE WHEN e.status = 'scheduling' THEN 'the turn of its rule'
                               WHEN e.status = 'scheduled' THEN 'a slot of the worker'
+                              WHEN e.status = 'running' THEN 'an answer'
                               WHEN e.not_before > $1 THEN 'its retry'
                               ELSE 'the scheduler' END AS waits_for
               FROM attune.execution_open o JOIN attune.execution e ON e.id = o.execution
-             WHERE e.status IN ('requested', 'scheduling', 'scheduled') AND e.id <> ALL($2::bigint[])
+             WHERE (e.status IN ('requested', 'scheduling', 'scheduled') OR (e.status = 'running' AND e.worker IS NULL))
+               AND e.id <> ALL($2::bigint[])
         )
         SELECT waits_for, max(number) AS count, array_agg(id ORDER BY id) FILTER (WHERE number <= $3) AS ids
           FROM (SELECT id, waits_for, row_number() OVER (PARTITION BY waits_for ORDER BY id) AS number FROM waiting) AS
@@ -489,6 +508,14 @@ async def insert_rerun(
         cause.depth,
         now,
     )
+
+
+async def origins(connection: Connection, ids: Sequence[int]) -> dict[int, Origin]:
+    """Where executions come from, by id."""
+    rows = await connection.fetch(
+        f"SELECT e.id, n.event, n.rule_ref, n.trigger_ref FROM {_WITH_ENFORCEMENT} WHERE e.id = ANY($1::bigint[])", ids
+    )
+    return {row["id"]: Origin(row["event"], row["rule_ref"], row["trigger_ref"]) for row in rows}
 
 
 async def insert_retries(connection: Connection, new: Sequence[NewRetry], now: datetime) -> Sequence[Row]:
@@ -598,12 +625,12 @@ async def newest_open(connection: Connection, limit: int) -> list[int]:
 
 
 async def running(connection: Connection, limit: int) -> Sequence[Row]:
-    """What runs longest: id, action_ref, rule_ref, status, started_at."""
+    """What runs longest in a worker: id, action_ref, rule_ref, status, started_at."""
     return await connection.fetch(
         f"""
         SELECT e.id, e.action_ref, n.rule_ref, e.status, e.started_at
           FROM attune.execution_open o JOIN {_WITH_ENFORCEMENT} ON e.id = o.execution
-         WHERE e.status IN ('running', 'canceling')
+         WHERE e.status IN ('running', 'canceling') AND e.worker IS NOT NULL
          ORDER BY e.started_at, e.id
          LIMIT $1
         """,
