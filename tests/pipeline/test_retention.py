@@ -481,7 +481,7 @@ async def test_prometheus_hears_what_it_removed_and_how_far_it_is_behind(shared_
     await retention.once()
     removed, overdue = collect()
     counts = {one.labels["table"]: one.value for one in removed.samples}
-    assert counts == whole(1) | dict.fromkeys(("timer_skip", "dead_letter", "revision", "logs"), 0)
+    assert counts == whole(1) | dict.fromkeys(("inquiry", "timer_skip", "dead_letter", "revision", "logs"), 0)
     assert [one.value for one in overdue.samples] == [0]
 
 

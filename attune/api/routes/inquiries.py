@@ -1,11 +1,10 @@
 """Inquiries: what people are asked, and their answers."""
 
 from collections.abc import Mapping
-from enum import StrEnum
 from http import HTTPStatus
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from starlette.responses import Response
 
 from attune.api.answers import deleted, many, one
@@ -21,7 +20,7 @@ from attune.people.model import Inquiry, InquiryStatus
 
 _LONGEST_TIMEOUT = 315_360_000
 
-Assignee = Annotated[Id | Annotated[str, Field(min_length=1, max_length=255)], Field()]
+Assignee = Id | Annotated[str, Field(min_length=1, max_length=255)]
 
 
 class InquiryQuery(IdPageQuery):
@@ -42,11 +41,7 @@ class CreateInquiryBody(BaseModel):
     assigned_to: Assignee | None = None
     context: Any = None
     timeout: Annotated[float, Field(gt=0, le=_LONGEST_TIMEOUT)] | None = None
-    timeout_at: AwareDatetime | None = None
-
-
-class Withdrawal(StrEnum):
-    CANCELLED = "cancelled"
+    timeout_at: Annotated[str, Field(json_schema_extra={"format": "date-time"})] | None = None
 
 
 class UpdateInquiryBody(BaseModel):
@@ -54,7 +49,7 @@ class UpdateInquiryBody(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    status: Withdrawal | None = None
+    status: Literal["cancelled"] | None = None
     assigned_to: Assignee | None = None
 
     @model_validator(mode="after")
