@@ -188,7 +188,7 @@ class Engine:
                 Completion(self.definitions, self.waiters, stages, instruments, random.random).handle,
                 stage="complete",
             ),
-            Consumer("attune.inquiry.created.queue", InquiryCreated, "notifier", answers.announce, stage="notify"),
+            Consumer("attune.inquiry.created.queue", InquiryCreated, "notifier", answers.announce),
             Consumer(
                 "attune.inquiry.responses.queue", InquiryResponded, "inquiry handler", answers.pass_on, stage="answer"
             ),

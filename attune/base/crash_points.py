@@ -22,14 +22,13 @@ STAGES: Final = (
     "dead_letter",
     "recover",
     "respond",
-    "notify",
     "answer",
     "expire",
 )
 """What transactions do. Each has the points `before_commit`, `committed` and `handed_over`: what it published is in its
 queues."""
 
-CONSUMED: Final = ("match", "enforce", "schedule", "dispatch", "complete", "notify", "answer")
+CONSUMED: Final = ("match", "enforce", "schedule", "dispatch", "complete", "answer")
 """The stages that begin with deliveries, and have a point `taken` before their transaction."""
 
 POINTS: Final = (

@@ -95,11 +95,13 @@ def _talk(context: Context, inquiry: Mapping[str, Any]) -> Any:
 
 
 def _fields(schema: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """What a schema says of each field, and whether it is required."""
+    """What a schema says of each field, and whether it is required, in the order of their positions."""
     if schema.get("type") == "object" and isinstance(schema.get("properties"), dict):
         required = schema.get("required", [])
-        return {name: {**entry, "required": name in required} for name, entry in schema["properties"].items()}
-    return {name: dict(entry) for name, entry in schema.items()}
+        fields = {name: {**entry, "required": name in required} for name, entry in schema["properties"].items()}
+    else:
+        fields = {name: dict(entry) for name, entry in schema.items()}
+    return dict(sorted(fields.items(), key=lambda field: field[1].get("position", sys.maxsize)))
 
 
 def _ask(name: str, field: Mapping[str, Any]) -> Any:

@@ -45,7 +45,7 @@ HOP = {"queue", "message_id", "message_type", "causation_id", "depth", "source",
 HOP |= {"outcome", "error", "published_at", "delivered_at", "done_at"}
 STATUS = {"version", "url", "pid", "data", "database", "started_at", "uptime_seconds", "demo", "anonymous"}
 STATUS |= {"running_executions", "waiting_timers", "waiting_deliveries", "dead_letters", "broken_packs"}
-STATUS |= {"queues", "running", "failing", "timers", "versions"}
+STATUS |= {"open_inquiries", "queues", "running", "failing", "timers", "versions"}
 
 SPACE = {"tables", "database_bytes", "wal_bytes", "folders", "free_bytes", "history_bytes", "retention"}
 LETTER = {"id", "queue", "message_id", "correlation_id", "causation_id", "depth", "message_type", "version", "source"}

@@ -20,6 +20,7 @@ from attune.catalog.yamls import FileProblem
 from attune.database import migrate
 from attune.database.pool import Connection
 from attune.executions import queries as executions
+from attune.people import queries as people
 from attune.sources.timers import queries as timers
 from attune.upkeep.recovery import Recovery, report
 
@@ -80,6 +81,7 @@ class SystemRoutes:
         async with self._bus.database.acquire() as connection:
             waiting = await queries.waiting_by_queue(connection)
             dead = await queries.count_dead_letters(connection)
+            asked = await people.count_pending(connection)
             doing = await self._doing(connection)
         about = self._about
         status: dict[str, Any] = {
@@ -96,6 +98,7 @@ class SystemRoutes:
             "waiting_timers": self._timers(),
             "waiting_deliveries": sum(count for count, _ in waiting.values()),
             "dead_letters": dead,
+            "open_inquiries": asked,
             "broken_packs": [broken_pack(broken) for broken in self._folders.broken],
             "queues": [
                 {"name": name, "waiting": count, "oldest": oldest} for name, (count, oldest) in sorted(waiting.items())
