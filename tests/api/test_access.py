@@ -161,6 +161,7 @@ async def powerless_there(open_site: Site) -> dict[str, str]:
 
 
 async def test_the_table_names_every_route_of_the_application(site: Site) -> None:
+    """T-97: a route that nobody thought of gave tokens to anybody."""
     engine = site.serving.engine
     application = await _application(
         engine, site.serving.about, site.serving.settings, site.place, SystemClock(), engine._ownership
@@ -187,6 +188,7 @@ async def test_a_route_lets_in_who_may_use_it_and_nobody_else(
     path: str,
     asks: str,
 ) -> None:
+    """T-81, T-82, T-94: whoever could sign in could do what had no check of its own."""
     url = _concrete(path)
 
     got = {

@@ -1,6 +1,7 @@
 """Bad input: a clear error in the one shape, on every route, and nothing is done."""
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 from uuid import UUID
@@ -370,6 +371,17 @@ async def test_an_id_that_nothing_can_have_is_not_found(site: Site, given: str) 
 @pytest.mark.parametrize("given", ["abc", "0", "%00", "00000000-0000-0000-0000-00000000000g"])
 async def test_a_correlation_id_that_nothing_can_have_is_not_found(site: Site, given: str) -> None:
     _problem(await site.ask("GET", f"/api/v1/bus/trace/{given}"), 404, "NOT_FOUND")
+
+
+@pytest.mark.parametrize("given", ["..%2f..%2fetc%2fpasswd", "%2fetc%2fpasswd", "..%5cpasswd", "shop%2f..%2f.."])
+async def test_t99_no_name_in_a_path_leads_to_a_file(site: Site, given: str) -> None:
+    """No route takes the path of a file; what looks like one is the name of nothing."""
+    for endpoint in ENDPOINTS:
+        body = GOOD.get((endpoint.method, endpoint.path))
+        for name in re.findall(r"{\w+}", endpoint.path):
+            url = _concrete(endpoint.path.replace(name, given))
+            assert (await site.ask(endpoint.method, url, json=body)).status_code == 404, url
+    assert not [endpoint.path for endpoint in ENDPOINTS if ":path" in endpoint.path]
 
 
 async def test_every_path_with_a_name_of_nothing_is_not_found(site: Site) -> None:

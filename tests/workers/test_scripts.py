@@ -39,6 +39,7 @@ print(json.dumps({
     ids=["shell", "python"],
 )
 async def test_parameters_come_on_stdin_as_one_json_document(workshop: Workshop, runtime: Runtime, script: str) -> None:
+    """T-43: secrets of the system were mixed into the parameters of every action."""
     parameters: JsonObject = {"name": "Grüße 🎈", "list": [1, 2.5, None, True], "deep": {"a": {"b": "\n"}}}
 
     ended = await workshop.run(script, runtime=runtime, parameters=parameters, output=OutputFormat.JSON)
