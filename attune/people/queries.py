@@ -49,6 +49,13 @@ OPEN_CHAINS = """
 """
 
 
+READ = f"SELECT {COLUMNS} FROM attune.inquiry i WHERE i.id = ANY($1::bigint[])"
+
+OF_EXECUTIONS = f"SELECT {COLUMNS} FROM attune.inquiry i WHERE i.execution = ANY($1::bigint[]) ORDER BY i.id"
+
+DELETE_OF_EXECUTIONS = "DELETE FROM attune.inquiry WHERE execution = ANY($1::bigint[])"
+
+
 async def insert(connection: Connection, new: Sequence[NewInquiry], now: datetime) -> dict[int, int]:
     """Ask questions, one of each execution; their ids by execution."""
     questions = [one.question for one in new]
@@ -82,16 +89,13 @@ async def inquiry(connection: Connection, inquiry_id: int) -> Inquiry | None:
 
 async def inquiries(connection: Connection, ids: Sequence[int]) -> dict[int, Inquiry]:
     """Inquiries by id."""
-    rows = await connection.fetch(f"SELECT {COLUMNS} FROM attune.inquiry i WHERE i.id = ANY($1::bigint[])", ids)
+    rows = await connection.fetch(READ, ids)
     return {row["id"]: _inquiry(row) for row in rows}
 
 
 async def of_executions(connection: Connection, executions: Sequence[int]) -> list[Inquiry]:
     """What executions have asked, the oldest first."""
-    rows = await connection.fetch(
-        f"SELECT {COLUMNS} FROM attune.inquiry i WHERE i.execution = ANY($1::bigint[]) ORDER BY i.id", executions
-    )
-    return [_inquiry(row) for row in rows]
+    return [_inquiry(row) for row in await connection.fetch(OF_EXECUTIONS, executions)]
 
 
 async def page(connection: Connection, where: Where, window: Window) -> tuple[Page, list[Inquiry]]:
@@ -170,9 +174,7 @@ async def open_chains(connection: Connection, chains: Sequence[UUID]) -> set[UUI
 
 async def delete_of_executions(connection: Connection, executions: Sequence[int]) -> int:
     """Forget what executions have asked; how many questions that were."""
-    return affected(
-        await connection.execute("DELETE FROM attune.inquiry WHERE execution = ANY($1::bigint[])", executions)
-    )
+    return affected(await connection.execute(DELETE_OF_EXECUTIONS, executions))
 
 
 def _text(value: Json) -> str | None:
