@@ -255,6 +255,7 @@ async def test_somebody_can_ask_without_an_execution(engine: Engine) -> None:
 
     await engine.inquiries.respond(inquiry.id, {"approved": False}, LOCAL)
     await until_status(engine, inquiry.execution, S.COMPLETED)
+    await until_quiet(engine)
 
     assert len(await told(engine, CREATED, inquiry)) == 1
 
