@@ -50,6 +50,7 @@ from attune.database.embedded import Cluster, find_binaries
 from attune.database.ids import uuid7
 from attune.database.ownership import Ownership
 from attune.database.pool import Database, DatabaseUnavailable
+from attune.database.storage import Free, Storage, free_bytes
 from attune.engine import Engine
 from attune.executions import queries as executions
 from attune.settings import Settings
@@ -98,6 +99,7 @@ async def serving(
     topology: Topology = TOPOLOGY,
     stages: Stages | None = None,
     instruments: Instruments | None = None,
+    free: Free = free_bytes,
 ) -> AsyncIterator[Serving]:
     """Run a server for the block. Raises StartError saying what keeps it from starting."""
     clock = clock or SystemClock()
@@ -138,6 +140,7 @@ async def serving(
                 url,
                 demo,
                 predecessor,
+                Storage(_directories(settings, installation), settings.storage.min_free, clock, free),
             )
             about = About(
                 url=url,
@@ -315,6 +318,7 @@ async def _engine(
     url: str,
     demo: bool,
     predecessor: Predecessor | None,
+    storage: Storage,
 ) -> Engine:
     async with database.acquire() as connection:
         worker = await executions.register_worker(connection, WORKER_NAME, socket.gethostname(), boot, clock.now())
@@ -335,10 +339,16 @@ async def _engine(
         ),
         logs=Logs(installation.execution_logs),
         ownership=ownership,
+        storage=storage,
     )
     await engine.prepare(_bundled(), _watched(settings, installation), predecessor)
     await engine.switch_rule(DEMO_RULE, enabled=demo)
     return engine
+
+
+def _directories(settings: Settings, installation: Installation) -> list[Path]:
+    """Where things are written that grow: both may be on disks of their own."""
+    return [installation.data] if settings.database.url else [installation.data, installation.postgres]
 
 
 def _bundled() -> list[Path]:
@@ -377,7 +387,7 @@ async def _application(
     await identities.ensure_administrator()
     database, definitions = engine.database, engine.definitions
     routes = (
-        HealthRoutes(_checks(database, ownership)),
+        HealthRoutes(_checks(database, ownership, engine.storage)),
         AuthRoutes(identities),
         IdentityRoutes(identities),
         CatalogRoutes(database, engine.installer),
@@ -393,6 +403,7 @@ async def _application(
         MetricsRoutes(engine.metrics, public=settings.metrics.public),
         DoctorRoutes(
             engine.bus,
+            engine.ingress,
             definitions,
             engine.recovery,
             clock,
@@ -404,6 +415,8 @@ async def _application(
         SystemRoutes(
             about,
             engine.bus,
+            engine.ingress,
+            engine.storage,
             clock,
             lambda: engine.worker.running,
             lambda: engine.timers.waiting,
@@ -418,7 +431,7 @@ async def _application(
     return Api(endpoints, gate, engine.keys, max_body_size=settings.server.max_body_size).application()
 
 
-def _checks(database: Database, ownership: Ownership) -> dict[str, Check]:
+def _checks(database: Database, ownership: Ownership, storage: Storage) -> dict[str, Check]:
     async def answers() -> str | None:
         try:
             with anyio.fail_after(2):
@@ -431,7 +444,11 @@ def _checks(database: Database, ownership: Ownership) -> dict[str, Check]:
     async def owned() -> str | None:
         return None if ownership.is_held else "this process does not own the database at the moment"
 
-    return {"database": answers, "pipeline": owned}
+    async def room() -> str | None:
+        # Where, and how much, is not for everybody.
+        return None if storage.has_room() else "the disk is nearly full: nothing is taken from outside"
+
+    return {"database": answers, "pipeline": owned, "storage": room}
 
 
 @contextmanager

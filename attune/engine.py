@@ -11,6 +11,7 @@ import anyio
 import structlog
 
 from attune.base.clock import Clock
+from attune.bus.backlog import BacklogLimit
 from attune.bus.bus import Bus
 from attune.bus.consumers import Consumer, ConsumerLoop
 from attune.bus.dead_letters import DeadLetters, Discard
@@ -29,7 +30,7 @@ from attune.bus.messages import (
 )
 from attune.bus.topology import Topology, check
 from attune.bus.transaction import Transaction
-from attune.bus.upkeep import Sweep, TraceDays
+from attune.bus.upkeep import Recount, Sweep, TraceDays
 from attune.catalog.definitions import Definitions
 from attune.catalog.folders import PackFolders
 from attune.catalog.install import Installer
@@ -37,8 +38,10 @@ from attune.catalog.rules import Rules
 from attune.database.group_commit import GroupCommit
 from attune.database.ownership import Ownership
 from attune.database.pool import Database
+from attune.database.storage import Storage
 from attune.events.idempotency import Keys
 from attune.events.ingest import Ingest
+from attune.events.ingress import Ingress, Reason
 from attune.executions.completion import Completion, Waiters
 from attune.executions.discards import fail_enforcement, fail_execution, leave_execution, let_others_go_on
 from attune.executions.processor import EnforcementProcessor
@@ -57,8 +60,10 @@ from attune.sources.timers.service import Timers
 from attune.telemetry.lag import LoopLag
 from attune.telemetry.metrics import Instruments
 from attune.telemetry.stages import Stages
+from attune.upkeep.alarms import disk_low, retention_behind
+from attune.upkeep.alerts import Alerts
 from attune.upkeep.leases import Leases
-from attune.upkeep.metrics import BusMetrics, Metrics, pool, release, removals, slots
+from attune.upkeep.metrics import BusMetrics, Metrics, ingress, pool, release, removals, room, slots
 from attune.upkeep.recovery import Predecessor, recover, report
 from attune.upkeep.retention import Retention
 from attune.workers.environment import Surroundings
@@ -89,21 +94,26 @@ class Engine:
         surroundings: Surroundings,
         logs: Logs,
         ownership: Ownership,
+        storage: Storage,
     ) -> None:
         """Raises TopologyError when a message could get lost, or what waits for it wait for ever."""
         self.database = database
+        self.storage = storage
+        database.tell_when_full(storage.denied)
         self.bus = Bus(database, topology, clock, lambda: ownership.is_held)
         self.writer: GroupCommit[Transaction] = GroupCommit(self.bus.transaction, self.bus.turns.first)
         self.definitions = Definitions()
         self.rules = Rules(self.bus, [ConditionRules(), TimerRules(), TurnRules()])
         self.installer = Installer(self.bus, self.rules)
         self.keys = Keys(database, self.writer, clock)
-        self.ingest = Ingest(self.writer, stages)
+        backlog = BacklogLimit(self.bus.backlog, settings.bus.max_backlog, clock)
+        self.ingress = Ingress({Reason.STORAGE: storage, Reason.BACKLOG: backlog}, clock)
+        self.ingest = Ingest(self.writer, self.ingress, stages)
         self._deadlines = Deadlines(self.bus)
-        self.inquiries = Inquiries(self.bus, self._deadlines.expect)
-        self.requests = Requests(self.bus, self.writer, self.inquiries.withdraw_of)
+        self.inquiries = Inquiries(self.bus, self.ingress, self._deadlines.expect)
+        self.requests = Requests(self.bus, self.writer, self.ingress, self.inquiries.withdraw_of)
         self.waiters = Waiters()
-        self.timers = Timers(self.bus, self.ingest, self.writer, clock, instruments)
+        self.timers = Timers(self.bus, self.ingest, self.writer, clock, instruments, storage.has_room)
         self.worker = Worker(
             tenure=Tenure(worker_id, UUID(surroundings.boot), settings.worker.kill_grace + _LEASE_MARGIN),
             concurrency=settings.worker.concurrency,
@@ -116,6 +126,9 @@ class Engine:
             clock=clock,
         )
         self.retention = Retention(self.bus, self.definitions, logs, settings.retention)
+        self.alerts = Alerts(self.bus, self.ingest, self.definitions, settings.alerts)
+        self.alerts.register(disk_low(self.storage, clock.now))
+        self.alerts.register(retention_behind(self.retention.account, clock.now))
         self.metrics = self._metrics(instruments)
         self._settings = settings
         self._clock = clock
@@ -123,6 +136,7 @@ class Engine:
         self._lag = LoopLag(instruments.lagged, _LAG_EVERY)
         self._trace_days = TraceDays(self.bus, settings.bus.trace_days)
         self._sweep = Sweep(self.bus)
+        self._recount = Recount(self.bus)
         self._leases = Leases(self.bus, self.worker.holds)
         consumers = self._consumers(stages, instruments)
         listeners = self._listeners()
@@ -148,7 +162,7 @@ class Engine:
                 "attune.events.queue",
                 EventCreated,
                 "rule matcher",
-                Matcher(self.definitions, stages).handle,
+                Matcher(self.definitions, stages, self._settings.rules.max_loops).handle,
                 stage="match",
             ),
             Consumer(
@@ -210,6 +224,8 @@ class Engine:
         metrics.register(slots(self.worker))
         metrics.register(pool(self.database))
         metrics.register(removals(self.retention.account))
+        metrics.register(ingress(self.ingress))
+        metrics.register(room(self.storage))
         metrics.register_read(on_bus.read)
         return metrics
 
@@ -222,6 +238,8 @@ class Engine:
         self.folders = PackFolders(self.database, self.installer, self.definitions, self._clock, packs, watched)
         await self.folders.read()
         self.recovery = await recover(self.bus, self.definitions, predecessor)
+        await self._recount.once()
+        await self.storage.look()
         for line in report(self.recovery):
             log.warning(line)
         await self.bus.wake_for_retries()
@@ -245,7 +263,11 @@ class Engine:
                     taking.start_soon(self._fire_timers)
                     taking.start_soon(self._watch_packs)
                     taking.start_soon(self._sweep.run)
+                    taking.start_soon(self._recount.run)
+                    taking.start_soon(self.storage.run)
+                    taking.start_soon(self.ingress.run)
                     taking.start_soon(self._leases.run)
+                    taking.start_soon(self.alerts.run)
                     taking.start_soon(self._trace_days.run)
                     taking.start_soon(self._end_inquiries)
                     taking.start_soon(self._retain)

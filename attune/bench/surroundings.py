@@ -24,7 +24,6 @@ RULE = "bench.pipeline"
 _PACK = {
     "pack.yaml": "ref: bench\nlabel: Bench\nversion: 1.0.0\n",
     "triggers/happening.yaml": f"ref: {TRIGGER}\nlabel: Happening\n",
-    "rules/pipeline.yaml": f"ref: {RULE}\nlabel: Pipeline\ntrigger_ref: {TRIGGER}\naction_ref: core.noop\n",
 }
 
 
@@ -39,6 +38,20 @@ def temporary_folder() -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def bench_packs(folder: Path, rules: int = 1) -> Path:
+    """A folder of packs in `folder`, with a pack of so many rules from `bench.happening` to `core.noop`."""
+    names = [RULE, *(f"{RULE}{number}" for number in range(1, rules))]
+    files = {
+        f"rules/{name}.yaml": f"ref: {name}\nlabel: Pipeline\ntrigger_ref: {TRIGGER}\naction_ref: core.noop\n"
+        for name in names
+    }
+    for name, content in (_PACK | files).items():
+        path = folder / "packs" / "bench" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
+    return folder / "packs"
+
+
 @asynccontextmanager
 async def bench_server(
     settings: Settings, folder: Path, stages: Stages, instruments: Instruments | None = None
@@ -47,15 +60,12 @@ async def bench_server(
 
     It logs what a server with these settings would, to a file in the folder.
     """
-    for name, content in _PACK.items():
-        path = folder / "packs" / "bench" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(content)
+    packs = bench_packs(folder)
     async with _database(settings.database.url) as url:
         changes = {
             "server": {"port": 0},
             "database": {"url": url},
-            "packs": {"dirs": [str(folder / "packs")]},
+            "packs": {"dirs": [str(packs)]},
         }
         own = settings.model_copy(
             update={name: getattr(settings, name).model_copy(update=update) for name, update in changes.items()}

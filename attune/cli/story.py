@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Any
 
 from attune.cli.client import Client
@@ -58,17 +59,25 @@ def _cause(event: Any, enforcement: Any, execution: dict[str, Any]) -> Iterator[
     elif execution["original_execution"]:
         yield f"execution {execution['original_execution']} once more"
     if execution["enforcement"] is None:
-        asked = f"by execution {execution['parent']}" if execution["parent"] else "by somebody, without a rule"
-        yield f"asked for {asked}"
+        parent = execution["parent"]
+        asked = f"execution {parent}   (attune why execution {parent})" if parent else "somebody, without a rule"
+        yield f"asked for by {asked}"
         return
     if event is None:
         yield f"event {execution['event']} of {execution['trigger_ref']}, which was deleted"
     else:
         yield f"event {event['id']} of {event['trigger_ref']} from {event['source_ref']} at {local(event['created'])}"
+        if event["execution"]:
+            yield caused_by(event["execution"])
     yield f"rule {execution['rule_ref']} matched it   (attune why event {execution['event']})"
     if enforcement is not None:
         waited = "" if event is None else f", {lasted(event['created'], enforcement['created'])} after the event"
         yield f"enforcement {enforcement['id']} is {enforcement['status']}{waited}"
+
+
+def caused_by(execution: int) -> str:
+    """Where an event comes from that an execution has caused."""
+    return f"  caused by execution {execution}   (attune why execution {execution})"
 
 
 def inquiry_lines(inquiry: dict[str, Any]) -> Iterator[str]:
@@ -103,7 +112,9 @@ def _scheduled_at(client: Client, execution: dict[str, Any]) -> str | None:
     trace = client.find(f"/api/v1/bus/trace/{execution['correlation_id']}")
     for hop in trace["hops"] if trace else ():
         is_its = hop["message_type"] == "ExecutionRequested" and hop["causation_id"] == execution["causation_id"]
-        if is_its and hop["outcome"] == "done":
+        # What an execution asks for has the same cause as it has itself, and came later.
+        is_new = datetime.fromisoformat(hop["published_at"]) >= datetime.fromisoformat(execution["created"])
+        if is_its and is_new and hop["outcome"] == "done":
             return str(hop["done_at"])
     return None
 

@@ -16,9 +16,10 @@ from attune.database.group_commit import GroupCommit
 from attune.database.ids import uuid7
 from attune.database.pool import Connection
 from attune.events.idempotency import Keyed, Taken, write_once
+from attune.events.ingress import Ingress
 from attune.events.model import Key
 from attune.executions import endings, queries
-from attune.executions.model import Execution, Finished, NewExecution
+from attune.executions.model import Execution, Finished, NewExecution, Origin
 from attune.executions.states import Step, sources
 
 SOURCE = "api"
@@ -27,31 +28,45 @@ Withdraw: TypeAlias = Callable[[Transaction, int], Awaitable[None]]
 """Withdraws the questions that an execution has asked."""
 
 
+def nobody() -> Origin:
+    """Where something comes from that no execution of ours has asked for: the beginning of a chain."""
+    return Origin(None, Cause(uuid7(), None, 0))
+
+
 class Requests:
     """What people ask of executions."""
 
-    def __init__(self, bus: Bus, writer: GroupCommit[Transaction], withdraw: Withdraw) -> None:
+    def __init__(self, bus: Bus, writer: GroupCommit[Transaction], ingress: Ingress, withdraw: Withdraw) -> None:
         self._bus = bus
         self._writer = writer
+        self._ingress = ingress
         self._withdraw = withdraw
 
     async def execute(
-        self, action_ref: str, parameters: JsonObject, executor: int | None, key: Key | None = None
+        self,
+        action_ref: str,
+        parameters: JsonObject,
+        executor: int | None,
+        key: Key | None = None,
+        origin: Origin | None = None,
     ) -> int:
-        """The id of a new execution of an action. Raises NotFound for an unknown action and BadInput for parameters
-        that do not fit it, with JSON Pointers below /parameters.
+        """The id of a new execution of an action, which begins a chain unless an `origin` is given. Raises NotFound for
+        an unknown action and BadInput for parameters that do not fit it, with JSON Pointers below /parameters.
 
-        With a `key` it is asked for once. Raises Taken when it was before.
+        With a `key` it is asked for once. Raises Taken when it was before, and Unavailable while nothing may come in.
         """
+        self._ingress.check()
         async with self._bus.database.acquire() as connection:
             action, config = await _completed(connection, action_ref, parameters)
+        origin = origin or nobody()
         new = NewExecution(
             action=action.id,
             action_ref=action.ref,
             config=dumps(config),
             enforcement=None,
             executor=executor,
-            cause=Cause(uuid7(), None, 0),
+            cause=origin.cause,
+            parent=origin.execution,
         )
         if key is None:
             return await self._writer.submit(_request, new)
@@ -60,12 +75,15 @@ class Requests:
             raise Taken
         return execution
 
-    async def rerun(self, execution_id: int, changes: JsonObject, executor: int | None) -> int:
+    async def rerun(
+        self, execution_id: int, changes: JsonObject, executor: int | None, origin: Origin | None = None
+    ) -> int:
         """The id of an execution that does once more what another did, with its parameters and `changes` to them.
 
-        Raises NotFound, Conflict unless that one has ended, and BadInput when the parameters do not fit the action as
-        it is now.
+        Raises NotFound, Conflict unless that one has ended, BadInput when the parameters do not fit the action as it is
+        now, and Unavailable while nothing may come in.
         """
+        self._ingress.check()
         async with self._bus.transaction() as transaction:
             original = await queries.lock(transaction.connection, execution_id)
             if original is None:
@@ -73,9 +91,9 @@ class Requests:
             if not original.status.is_terminal:
                 raise Conflict(f"Execution {execution_id} has not ended: it is {original.status}. Cancel it first.")
             _, config = await _completed(transaction.connection, original.action_ref, original.config | changes)
-            cause = Cause(uuid7(), None, 0)
+            origin = origin or nobody()
             row = await queries.insert_rerun(
-                transaction.connection, execution_id, dumps(config), executor, cause, transaction.now
+                transaction.connection, execution_id, dumps(config), executor, origin, transaction.now
             )
             assert row is not None, "its row is locked"
             transaction.publish(
@@ -87,7 +105,7 @@ class Requests:
                     rule_ref=row["rule_ref"],
                     trigger_ref=row["trigger_ref"],
                 ),
-                cause,
+                origin.cause,
                 SOURCE,
             )
             rerun: int = row["id"]

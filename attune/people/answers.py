@@ -12,16 +12,15 @@ from attune.catalog import queries as catalog
 from attune.catalog.definitions import Definitions
 from attune.database.pool import Connection
 from attune.events.ingest import Ingest
-from attune.events.model import NewEvent
+from attune.events.model import INQUIRY_CREATED, INQUIRY_RESPONDED, NewEvent
 from attune.executions import endings
 from attune.executions import queries as executions
-from attune.executions.model import Finished, Origin
+from attune.executions.model import Finished, Provenance
 from attune.executions.states import Step
 from attune.people import queries
 from attune.people.model import ASK, Inquiry
 
 SOURCE = "inquiries"
-CREATED, RESPONDED = "core.inquiry_created", "core.inquiry_responded"
 
 
 class Answers:
@@ -35,9 +34,10 @@ class Answers:
         """Handle InquiryCreated."""
         asked, origins = await _read(transaction.connection, batch)
         news = [
-            (_about(inquiry, origins) | _question(inquiry), delivery.envelope.effect()) for inquiry, delivery in asked
+            (inquiry, _about(inquiry, origins) | _question(inquiry), delivery.envelope.effect())
+            for inquiry, delivery in asked
         ]
-        await self._tell(transaction, CREATED, news)
+        await self._tell(transaction, INQUIRY_CREATED, news)
         return [DONE] * len(batch)
 
     async def pass_on(self, transaction: Transaction, batch: Sequence[Delivery[InquiryResponded]]) -> Sequence[Outcome]:
@@ -51,17 +51,22 @@ class Answers:
         ended = await endings.end(transaction, ends, SOURCE)
         late = {end.execution for end, is_ended in zip(ends, ended, strict=True) if not is_ended}
         news = [
-            (_about(inquiry, origins) | _answer(inquiry), delivery.envelope.effect())
+            (inquiry, _about(inquiry, origins) | _answer(inquiry), delivery.envelope.effect())
             for inquiry, delivery in answered
             if not (inquiry.waits and inquiry.execution in late)
         ]
-        await self._tell(transaction, RESPONDED, news)
+        await self._tell(transaction, INQUIRY_RESPONDED, news)
         return [DONE] * len(batch)
 
-    async def _tell(self, transaction: Transaction, trigger_ref: str, news: Iterable[tuple[JsonObject, Cause]]) -> None:
+    async def _tell(
+        self, transaction: Transaction, trigger_ref: str, news: Iterable[tuple[Inquiry, JsonObject, Cause]]
+    ) -> None:
         await self._definitions.follow(transaction.connection, await catalog.current_version(transaction.connection))
         trigger = self._definitions.triggers.by_ref[trigger_ref]
-        events = [NewEvent(trigger.id, trigger.ref, dumps(payload), SOURCE, cause) for payload, cause in news]
+        events = [
+            NewEvent(trigger.id, trigger.ref, dumps(payload), SOURCE, cause, execution=inquiry.execution)
+            for inquiry, payload, cause in news
+        ]
         if events:
             await self._ingest.record(transaction, events)
 
@@ -86,15 +91,15 @@ async def leave_inquiry(_: Transaction, delivery: Delivery[InquiryCreated], __: 
 
 async def _read(
     connection: Connection, batch: Sequence[Delivery[Any]]
-) -> tuple[list[tuple[Inquiry, Delivery[Any]]], Mapping[int, Origin]]:
+) -> tuple[list[tuple[Inquiry, Delivery[Any]]], Mapping[int, Provenance]]:
     """The inquiries of a batch that are there, and where their executions come from."""
     found = await queries.inquiries(connection, [one.message.inquiry_id for one in batch])
     there = [(found[one.message.inquiry_id], one) for one in batch if one.message.inquiry_id in found]
-    return there, await executions.origins(connection, [inquiry.execution for inquiry, _ in there])
+    return there, await executions.provenance(connection, [inquiry.execution for inquiry, _ in there])
 
 
-def _about(inquiry: Inquiry, origins: Mapping[int, Origin]) -> JsonObject:
-    origin = origins.get(inquiry.execution, Origin())
+def _about(inquiry: Inquiry, origins: Mapping[int, Provenance]) -> JsonObject:
+    origin = origins.get(inquiry.execution, Provenance())
     return {
         "inquiry_id": inquiry.id,
         "execution_id": inquiry.execution,
@@ -131,6 +136,6 @@ def _result(inquiry: Inquiry) -> JsonObject:
     return {"succeeded": True, "inquiry": inquiry.id} | _answer(inquiry)
 
 
-def _end(inquiry: Inquiry, origins: Mapping[int, Origin], step: Step, result: JsonObject, cause: Cause) -> Finished:
-    origin = origins.get(inquiry.execution, Origin())
+def _end(inquiry: Inquiry, origins: Mapping[int, Provenance], step: Step, result: JsonObject, cause: Cause) -> Finished:
+    origin = origins.get(inquiry.execution, Provenance())
     return Finished(inquiry.execution, ASK, origin.event, step, dumps(result), cause)

@@ -59,7 +59,7 @@ class Deadlines:
                     ids = [inquiry.id for inquiry in due]
                     await queries.close(transaction.connection, ids, InquiryStatus.TIMEOUT, transaction.now)
                     waiting = [inquiry for inquiry in due if inquiry.waits]
-                    found = await executions.origins(transaction.connection, [one.execution for one in waiting])
+                    found = await executions.provenance(transaction.connection, [one.execution for one in waiting])
                     ends = [_end(one, found[one.execution].event) for one in waiting if one.execution in found]
                     await endings.end(transaction, ends, SOURCE)
                 following = await queries.next_due(transaction.connection)

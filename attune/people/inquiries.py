@@ -15,24 +15,27 @@ from attune.bus.transaction import Transaction
 from attune.catalog import queries as catalog
 from attune.catalog.formats import spelt_out
 from attune.catalog.model import Action
-from attune.database.ids import uuid7
 from attune.database.pool import Connection
+from attune.events.ingress import Ingress
 from attune.executions import endings
 from attune.executions import queries as executions
-from attune.executions.model import NewExecution, Requested
+from attune.executions.model import NewExecution, Origin, Requested
 from attune.executions.requests import withdrawn
 from attune.people import queries
 from attune.people.model import ASK, Inquiry, InquiryStatus, NewInquiry, Question
 
 SOURCE = "inquiries"
+_STEPS = 1_000
+"""How far back it is looked for who asks: further than rules get that fire each other."""
 
 
 class Inquiries:
     """Asks people, and takes their answers."""
 
-    def __init__(self, bus: Bus, expect: Callable[[datetime], None]) -> None:
+    def __init__(self, bus: Bus, ingress: Ingress, expect: Callable[[datetime], None]) -> None:
         """`expect` is told of each moment after which a question cannot be answered any more."""
         self._bus = bus
+        self._ingress = ingress
         self._expect = expect
 
     async def begin(self, transaction: Transaction, asked: Sequence[tuple[Requested, Cause]]) -> Mapping[int, str]:
@@ -49,18 +52,20 @@ class Inquiries:
         await self._ask(transaction, new)
         return refused
 
-    async def create(self, execution_id: int | None, parameters: JsonObject, asker: Caller) -> Inquiry:
+    async def create(self, execution_id: int | None, parameters: JsonObject, asker: Caller, origin: Origin) -> Inquiry:
         """A new inquiry: of an execution, which does not wait for it; or without one, of an execution of `core.ask`
-        that is made for it.
+        that is made for it, and is what `origin` asks for.
 
-        Raises NotFound for an unknown execution, and BadInput with JSON Pointers to what is wrong with the question.
+        Raises NotFound for an unknown execution, BadInput with JSON Pointers to what is wrong with the question, and
+        Unavailable while nothing may come in.
         """
+        self._ingress.check()
         async with self._bus.transaction() as transaction:
             connection = transaction.connection
             people = await _people(connection, [parameters])
             question = _question(parameters, people, transaction.now)
             if execution_id is None:
-                (new,) = await self._ask(transaction, [await _asker(transaction, question, parameters, asker)])
+                (new,) = await self._ask(transaction, [await _asker(transaction, question, parameters, asker, origin)])
             else:
                 execution = await executions.execution(connection, execution_id)
                 if execution is None:
@@ -71,11 +76,13 @@ class Inquiries:
             assert inquiry is not None, "it was inserted"
             return inquiry
 
-    async def respond(self, inquiry_id: int, response: Json, caller: Caller) -> Inquiry:
-        """The inquiry, answered. Of several who answer at once the first one does.
+    async def respond(self, inquiry_id: int, response: Json, caller: Caller, execution: int | None) -> Inquiry:
+        """The inquiry, answered by somebody, who is an `execution` or none. Of several who answer at once the first one
+        does.
 
-        Raises NotFound; Forbidden when somebody else is asked; Conflict when it is not open any more; and BadInput when
-        the answer is not what was asked for, with JSON Pointers below /response: then it stays open.
+        Raises NotFound; Forbidden when somebody else is asked, or who asks would answer; Conflict when it is not open
+        any more; and BadInput when the answer is not what was asked for, with JSON Pointers below /response: then it
+        stays open.
         """
         async with self._bus.transaction() as transaction:
             transaction.does("respond")
@@ -86,6 +93,8 @@ class Inquiries:
                     f"Inquiry {inquiry_id} is for identity {question.assigned_to} to answer. An administrator can "
                     "assign it to somebody else."
                 )
+            if execution is not None:
+                await self._refuse_loop(transaction, inquiry, execution)
             response = _checked(response, question.response_schema)
             await queries.respond(transaction.connection, inquiry_id, response, caller.name, transaction.now)
             transaction.publish(
@@ -94,6 +103,14 @@ class Inquiries:
                 SOURCE,
             )
             return await _read(transaction, inquiry_id)
+
+    async def _refuse_loop(self, transaction: Transaction, inquiry: Inquiry, execution: int) -> None:
+        """Refuse the answer of an execution that has asked, or that follows from one that has."""
+        if inquiry.execution in await executions.ancestors(transaction.connection, execution, _STEPS):
+            raise Forbidden(
+                f"Execution {execution} cannot answer inquiry {inquiry.id}: execution {inquiry.execution}, which asks, "
+                "has led to it. That would be a privilege loop; a person has to answer."
+            )
 
     async def change(self, inquiry_id: int, *, withdraw: bool, assign: bool, to: int | str | None) -> Inquiry:
         """The inquiry after it was withdrawn, and its execution with it if that waits; or was assigned `to` somebody.
@@ -172,14 +189,15 @@ async def _read(transaction: Transaction, inquiry_id: int) -> Inquiry:
     return inquiry
 
 
-async def _asker(transaction: Transaction, question: Question, parameters: JsonObject, asker: Caller) -> NewInquiry:
+async def _asker(
+    transaction: Transaction, question: Question, parameters: JsonObject, asker: Caller, origin: Origin
+) -> NewInquiry:
     """The inquiry of a new execution of `core.ask`."""
     action = await catalog.definition(transaction.connection, "action", ASK)
     assert isinstance(action, Action), "the core pack is there"
-    cause = Cause(uuid7(), None, 0)
-    new = NewExecution(action.id, action.ref, dumps(parameters), None, asker.id, cause)
+    new = NewExecution(action.id, action.ref, dumps(parameters), None, asker.id, origin.cause, parent=origin.execution)
     execution = await executions.insert_execution(transaction.connection, new, transaction.now)
-    return NewInquiry(execution, question, True, cause._replace(depth=1))
+    return NewInquiry(execution, question, True, origin.cause._replace(depth=origin.cause.depth + 1))
 
 
 def _question(parameters: Mapping[str, Any], people: Mapping[int | str, int], now: datetime) -> Question:

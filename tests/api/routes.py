@@ -42,10 +42,10 @@ ENDPOINTS: tuple[Endpoint, ...] = described(
         BusRoutes(_NOTHING),
         DeadLetterRoutes(_NOTHING, _NOTHING),
         MetricsRoutes(_NOTHING, public=False),
-        DoctorRoutes(_NOTHING, _NOTHING, _NOTHING, _NOTHING, _NOTHING, anonymous=False),
+        DoctorRoutes(_NOTHING, _NOTHING, _NOTHING, _NOTHING, _NOTHING, _NOTHING, anonymous=False),
         SpaceRoutes(_NOTHING, _NOTHING, _NOTHING),
         WatchRoutes(_NOTHING, _NOTHING, ""),
-        SystemRoutes(_NOTHING, _NOTHING, _NOTHING, _NOTHING, _NOTHING, _NOTHING, _NOTHING),
+        SystemRoutes(_NOTHING, _NOTHING, _NOTHING, _NOTHING, _NOTHING, _NOTHING, _NOTHING, _NOTHING, _NOTHING),
     )
     for endpoint in routes.endpoints()
 )

@@ -283,6 +283,13 @@ async def test_a_ref_of_nothing_is_not_found(site: Site, path: str, fields: dict
     assert _problem(answer, 404, "NOT_FOUND")["detail"] == detail
 
 
+async def test_nobody_else_makes_events_that_say_what_goes_wrong(site: Site) -> None:
+    answer = await site.ask("POST", "/api/v1/events", json={"trigger_ref": "core.alert", "payload": {}})
+
+    assert "Nobody but Attune itself" in _problem(answer, 403, "FORBIDDEN")["detail"]
+    assert await site.data("GET", "/api/v1/events?trigger_ref=core.alert") == []
+
+
 async def test_what_exists_already_or_is_switched_off_is_a_conflict(site: Site) -> None:
     rule = GOOD["POST", "/api/v1/rules"] | {"ref": "shop.twice"}
     await site.data("POST", "/api/v1/rules", json=rule)

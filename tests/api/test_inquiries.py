@@ -3,13 +3,16 @@
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 
+from attune.base.traces import HEADER, traceparent
 from attune.bus.messages import InquiryResponded
 from attune.database.embedded import Cluster
 from tests.api.sites import Site, bearer, new_database, new_folder, site_on
 from tests.api.test_dead_letters import insert
+from tests.support.waiting import until
 
 PATH = "/api/v1/inquiries"
 SCHEMA = {"approved": {"type": "boolean", "required": True}}
@@ -74,6 +77,60 @@ async def test_only_the_one_who_is_asked_may_answer(site: Site) -> None:
         assert answer.status_code == status, answer.text
 
     assert (await site.data("GET", f"{PATH}/{inquiry['id']}"))["responded_by"] == "mary"
+
+
+async def run(site: Site, asker: Any = None) -> Any:
+    """An execution, which another has asked for."""
+    return await site.data(
+        "POST", "/api/v1/executions/execute?wait=30", json={"action_ref": "core.noop"}, headers=said_by(asker)
+    )
+
+
+def said_by(execution: Any) -> dict[str, str]:
+    """How a script of an execution says who it is."""
+    if execution is None:
+        return {}
+    return {HEADER: traceparent(UUID(execution["correlation_id"]), execution["id"])}
+
+
+async def test_who_asks_cannot_answer_nor_whoever_follows_from_it(site: Site) -> None:
+    asker = await run(site)
+    child = await run(site, asker)
+    grandchild, stranger = await run(site, child), await run(site)
+    inquiry = await ask(site, execution=asker["id"])
+    path = f"{PATH}/{inquiry['id']}/respond"
+
+    for execution in (asker, child, grandchild):
+        refused = await site.ask("POST", path, json={"response": True}, headers=said_by(execution))
+        assert refused.status_code == 403
+        assert "privilege loop" in refused.json()["detail"]
+
+    answered = await site.ask("POST", path, json={"response": True}, headers=said_by(stranger))
+    assert answered.status_code == 200
+
+
+async def test_a_rule_on_the_question_does_not_answer_it(site: Site) -> None:
+    rule = {"ref": "shop.yes", "pack_ref": "shop", "label": "Yes", "trigger_ref": "core.inquiry_created"}
+    await site.data("POST", "/api/v1/rules", json=rule | {"action_ref": "core.noop"})
+    inquiry = await ask(site)
+
+    async def told() -> Any:
+        return next(iter(await site.data("GET", "/api/v1/executions?rule_ref=shop.yes")), None)
+
+    execution = await until(told)
+    refused = await site.ask(
+        "POST", f"{PATH}/{inquiry['id']}/respond", json={"response": 1}, headers=said_by(execution)
+    )
+    assert refused.status_code == 403
+    assert (await site.ask("DELETE", "/api/v1/rules/shop.yes")).is_success
+
+
+@pytest.mark.parametrize("trigger", ["core.inquiry_created", "core.inquiry_responded"])
+async def test_nobody_but_attune_says_that_somebody_was_asked_or_has_answered(site: Site, trigger: str) -> None:
+    payload = {"rule_ref": "deploys.ask", "response": {"approved": True}}
+    assert (
+        await site.ask("POST", "/api/v1/events", json={"trigger_ref": trigger, "payload": payload})
+    ).status_code == 403
 
 
 async def test_a_question_can_be_handed_on_and_to_everybody(site: Site) -> None:

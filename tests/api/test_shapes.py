@@ -25,7 +25,7 @@ RULE_WHOLE = RULE | {"pack", "action", "trigger", "conditions", "owner_identity"
 TIMER = {"rule", "rule_ref", "trigger_ref", "state", "schedule", "timezone", "problem", "next_fire_at"}
 TIMER |= {"last_fired_at", "execution_count"}
 EVENT = {"id", "trigger", "trigger_ref", "source", "source_ref", "rule", "rule_ref", "has_payload", "created"}
-EVENT |= {"correlation_id"}
+EVENT |= {"correlation_id", "execution"}
 EVENT_WHOLE = (EVENT - {"has_payload"}) | {"config", "payload"}
 ENFORCEMENT = {"id", "rule", "rule_ref", "trigger_ref", "event", "status", "reason", "created", "resolved_at"}
 ENFORCEMENT |= {"correlation_id", "waiting_for", "waiting_since"}
@@ -45,6 +45,7 @@ HOP = {"queue", "message_id", "message_type", "causation_id", "depth", "source",
 HOP |= {"outcome", "error", "published_at", "delivered_at", "done_at"}
 STATUS = {"version", "url", "pid", "data", "database", "started_at", "uptime_seconds", "demo", "anonymous"}
 STATUS |= {"running_executions", "waiting_timers", "waiting_deliveries", "dead_letters", "broken_packs"}
+STATUS |= {"ingress_closed", "storage"}
 STATUS |= {"open_inquiries", "queues", "running", "failing", "timers", "versions"}
 
 SPACE = {"tables", "database_bytes", "wal_bytes", "folders", "free_bytes", "history_bytes", "retention"}
@@ -292,7 +293,7 @@ async def test_health_answers_without_an_envelope(shop: Shop) -> None:
         "status": "ok",
         "version": __version__,
         "database": "connected",
-        "checks": {"database": "ok", "pipeline": "ok"},
+        "checks": {"database": "ok", "pipeline": "ok", "storage": "ok"},
     }
     assert [answer.status_code for answer in (plain, detailed, ready, live)] == [200] * 4
     assert (ready.content, live.content) == (b"", b"")
@@ -361,7 +362,7 @@ async def test_an_event_is_explained_rule_by_rule(shop: Shop) -> None:
     rules = {rule["rule_ref"]: rule for rule in explained["rules"]}
     assert explained["event"] == event
     assert rules["shop.always"]["decision"] == "matched"
-    ran = {"id": execution["id"], "status": "completed", "error": None, "attempts": 1}
+    ran = {"id": execution["id"], "status": "completed", "error": None, "attempts": 1, "inquiries": []}
     assert rules["shop.always"]["execution"] == ran
     assert rules["shop.never"]["decision"] == "not_matched"
     assert rules["shop.never"]["conditions"]["outcome"] == "false"

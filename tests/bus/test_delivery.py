@@ -484,6 +484,44 @@ async def test_a_clock_that_went_back_does_not_hold_up_what_was_due(make_rig: Ma
         await later.until_effects([1])
 
 
+# By how many hours the clock is set, one after the other, while a retry waits for a minute.
+JUMPS = [[2], [-2], [2, -2], [-2, 2]]
+
+
+@pytest.mark.parametrize("hours", JUMPS)
+async def test_a_clock_that_jumps_while_a_retry_waits_makes_nothing_lost_doubled_or_stuck(
+    slow_rig: Rig, clock: VirtualClock, hours: list[int]
+) -> None:
+    rig = slow_rig
+    due = clock.now() + timedelta(seconds=60)
+
+    async def one_fails_once(transaction: Transaction, batch: Sequence[Delivery[Counted]]) -> Sequence[Outcome]:
+        if batch[0].message.number_id == 1 and batch[0].attempt == 1:
+            rig.calls.note(batch)
+            return [Retry(60, "not yet")] * len(batch)
+        return await rig.effect(transaction, batch)
+
+    async with rig.consuming(one_fails_once):
+        await rig.publish(1)
+        await eventually(lambda: rig.calls.numbers == {1: 1})
+        for jump in hours:
+            clock.set(clock.now() + timedelta(hours=jump))
+            # Somebody looks at the queues before its consumer does.
+            rig.bus.broker.depth(NUMBERS)
+        # What is published now is due now, whatever the clock says.
+        await rig.publish(2)
+        await eventually(lambda: 2 in rig.calls.numbers)
+        while clock.now() < due:
+            clock.advance(60)
+            await anyio.wait_all_tasks_blocked()
+        clock.advance(1)
+        await rig.until_empty()
+
+    assert rig.calls.numbers == {1: 2, 2: 1}
+    assert await rig.effects() == [1, 2]
+    assert await rig.sweep() == 0
+
+
 async def test_deliveries_of_unknown_queues_are_left_alone(make_rig: MakeRig) -> None:
     """T-25: what was under way when queues were renamed had to be removed by hand."""
     rig = make_rig()

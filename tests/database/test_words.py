@@ -23,6 +23,7 @@ WORDS: dict[str, Iterable[str]] = {
     "inquiry.status": InquiryStatus,
     "revision.kind": get_args(Kind),
     "rule.overlap": Overlap,
+    "streak.kind": ("rule", "action"),
     "trace.outcome": ("done", "retry", "dead"),
 }
 

@@ -17,8 +17,9 @@ from attune.database.embedded import Cluster
 from attune.database.ids import uuid7
 from attune.database.pool import Database
 from attune.engine import Engine
+from attune.events.model import INQUIRY_CREATED, INQUIRY_RESPONDED
+from attune.executions.requests import nobody
 from attune.people import queries
-from attune.people.answers import CREATED, RESPONDED
 from attune.people.deadlines import AT_ONCE
 from attune.people.model import ASK, Inquiry, InquiryStatus, NewInquiry, Question
 from tests.pipeline.shop import SHOP, new_rule, new_trigger, rows
@@ -100,7 +101,7 @@ async def test_who_asks_waits_as_a_row_and_goes_on_with_the_answer(engine: Engin
     assert engine.worker.running == 0
 
     clock.advance(3600)
-    answered = await engine.inquiries.respond(inquiry.id, {"approved": True}, LOCAL)
+    answered = await engine.inquiries.respond(inquiry.id, {"approved": True}, LOCAL, None)
     await until_status(engine, inquiry.execution, S.COMPLETED)
 
     assert (answered.status, answered.response, answered.responded_by) == (Q.RESPONDED, {"approved": True}, "local")
@@ -126,20 +127,20 @@ async def test_rules_hear_of_the_question_and_of_the_answer(engine: Engine) -> N
         return found[0]["id"] if found else None
 
     inquiry = await asked(engine, await until(execution))
-    await engine.inquiries.respond(inquiry.id, "yes", LOCAL)
+    await engine.inquiries.respond(inquiry.id, "yes", LOCAL, None)
     await until_quiet(engine)
 
     about = {"inquiry_id": inquiry.id, "execution_id": inquiry.execution, "event_id": event, "rule_ref": rule.ref}
     about |= {"trigger_ref": trigger, "prompt": "Deploy 12?", "context": {"version": 12}}
-    (created,) = await told(engine, CREATED, inquiry)
-    (responded,) = await told(engine, RESPONDED, inquiry)
+    (created,) = await told(engine, INQUIRY_CREATED, inquiry)
+    (responded,) = await told(engine, INQUIRY_RESPONDED, inquiry)
     assert created == about | {"response_schema": None, "assigned_to": None, "timeout_at": None}
     assert responded.items() >= (about | {"response": "yes", "responded_by": "local"}).items()
 
 
 async def test_question_and_answer_stand_in_the_chain_of_their_event(engine: Engine) -> None:
     inquiry = await ask(engine)
-    await engine.inquiries.respond(inquiry.id, 1, LOCAL)
+    await engine.inquiries.respond(inquiry.id, 1, LOCAL, None)
     await until_quiet(engine)
 
     found = await hops(engine, inquiry.execution)
@@ -163,7 +164,7 @@ async def test_t84_an_answer_that_does_not_fit_is_refused_and_the_question_stays
     inquiry = await ask(engine, **DEPLOY)
 
     with pytest.raises(BadInput) as refused:
-        await engine.inquiries.respond(inquiry.id, response, LOCAL)
+        await engine.inquiries.respond(inquiry.id, response, LOCAL, None)
 
     (problem,) = refused.value.problems
     assert problem.where == where
@@ -176,14 +177,14 @@ async def test_an_answer_is_completed_with_the_defaults_of_its_schema(engine: En
     schema = {"type": "object", "properties": {"when": {"type": "string", "default": "now"}}, "required": []}
     inquiry = await ask(engine, response_schema=schema)
 
-    assert (await engine.inquiries.respond(inquiry.id, {}, LOCAL)).response == {"when": "now"}
+    assert (await engine.inquiries.respond(inquiry.id, {}, LOCAL, None)).response == {"when": "now"}
 
 
 @pytest.mark.parametrize("response", [None, False, 0, "", [], {"any": ["thing"]}])
 async def test_without_a_schema_anything_is_an_answer(engine: Engine, response: Any) -> None:
     inquiry = await ask(engine)
 
-    answered = await engine.inquiries.respond(inquiry.id, response, LOCAL)
+    answered = await engine.inquiries.respond(inquiry.id, response, LOCAL, None)
     await until_status(engine, inquiry.execution, S.COMPLETED)
 
     assert (answered.status, answered.response) == (Q.RESPONDED, response)
@@ -196,7 +197,7 @@ async def test_of_many_who_answer_at_once_the_first_does(engine: Engine) -> None
 
     async def answer(number: int) -> None:
         try:
-            outcomes.append(await engine.inquiries.respond(inquiry.id, number, LOCAL))
+            outcomes.append(await engine.inquiries.respond(inquiry.id, number, LOCAL, None))
         except Conflict as error:
             outcomes.append(error)
 
@@ -209,7 +210,7 @@ async def test_of_many_who_answer_at_once_the_first_does(engine: Engine) -> None
     late = {str(one) for one in outcomes if isinstance(one, Conflict)}
     assert late == {f"Inquiry {inquiry.id} is answered: local did at {engine.bus.clock.now():%F %T} UTC."}
     assert (await result(engine, inquiry.execution))["response"] == first.response
-    assert len(await told(engine, RESPONDED, inquiry)) == 1
+    assert len(await told(engine, INQUIRY_RESPONDED, inquiry)) == 1
 
 
 # What cannot be asked
@@ -236,7 +237,7 @@ async def test_a_question_that_cannot_be_asked_fails_its_execution_with_the_reas
 
     assert error in (await result(engine, execution))["error"]
     with pytest.raises(BadInput, match="cannot be asked") as refused:
-        await engine.inquiries.create(None, {"prompt": "Shall we?", **parameters}, LOCAL)
+        await engine.inquiries.create(None, {"prompt": "Shall we?", **parameters}, LOCAL, nobody())
     (problem,) = refused.value.problems
     assert error in str(problem)
 
@@ -250,31 +251,31 @@ async def test_types_may_be_written_short_in_the_schema_of_an_answer(engine: Eng
 
 
 async def test_somebody_can_ask_without_an_execution(engine: Engine) -> None:
-    inquiry = await engine.inquiries.create(None, {**DEPLOY}, LOCAL)
+    inquiry = await engine.inquiries.create(None, {**DEPLOY}, LOCAL, nobody())
     assert await status(engine, inquiry.execution) is S.RUNNING
 
-    await engine.inquiries.respond(inquiry.id, {"approved": False}, LOCAL)
+    await engine.inquiries.respond(inquiry.id, {"approved": False}, LOCAL, None)
     await until_status(engine, inquiry.execution, S.COMPLETED)
     await until_quiet(engine)
 
-    assert len(await told(engine, CREATED, inquiry)) == 1
+    assert len(await told(engine, INQUIRY_CREATED, inquiry)) == 1
 
 
 async def test_an_execution_that_has_a_question_asked_does_not_wait_for_it(engine: Engine) -> None:
     execution = await engine.requests.execute("core.noop", {}, None)
     await until_status(engine, execution, S.COMPLETED)
 
-    first = await engine.inquiries.create(execution, {"prompt": "One?"}, LOCAL)
-    second = await engine.inquiries.create(execution, {"prompt": "Two?"}, LOCAL)
-    await engine.inquiries.respond(second.id, 2, LOCAL)
+    first = await engine.inquiries.create(execution, {"prompt": "One?"}, LOCAL, nobody())
+    second = await engine.inquiries.create(execution, {"prompt": "Two?"}, LOCAL, nobody())
+    await engine.inquiries.respond(second.id, 2, LOCAL, None)
     await until_quiet(engine)
 
     assert (await result(engine, execution))["exit_code"] == 0
     assert [(await again(engine, one)).status for one in (first, second)] == [Q.PENDING, Q.RESPONDED]
-    (heard,) = await told(engine, RESPONDED, second)
+    (heard,) = await told(engine, INQUIRY_RESPONDED, second)
     assert heard["execution_id"] == execution
     with pytest.raises(NotFound, match="no execution 10"):
-        await engine.inquiries.create(10**15, {"prompt": "Three?"}, LOCAL)
+        await engine.inquiries.create(10**15, {"prompt": "Three?"}, LOCAL, nobody())
 
 
 # Time
@@ -296,8 +297,8 @@ async def test_who_gets_no_answer_in_time_ends_as_timeout(engine: Engine, clock:
     error = (await result(engine, inquiry.execution))["error"]
     assert error == f"Nobody answered inquiry {inquiry.id} until {over:%F %T} UTC."
     with pytest.raises(Conflict, match=f"was over at {over:%F %T} UTC"):
-        await engine.inquiries.respond(inquiry.id, 1, LOCAL)
-    assert await told(engine, RESPONDED, inquiry) == []
+        await engine.inquiries.respond(inquiry.id, 1, LOCAL, None)
+    assert await told(engine, INQUIRY_RESPONDED, inquiry) == []
 
 
 async def test_an_answer_after_the_time_is_refused_though_nobody_has_noticed_yet(
@@ -306,11 +307,11 @@ async def test_an_answer_after_the_time_is_refused_though_nobody_has_noticed_yet
     """T-85: one owner of the time. Whoever answers late does not end the question, and does not answer it either."""
     clock = VirtualClock()
     async with engine_on(shared_database, tmp_path, clock=clock) as engine:
-        inquiry = await engine.inquiries.create(None, {"prompt": "Shall we?", "timeout": 1}, LOCAL)
+        inquiry = await engine.inquiries.create(None, {"prompt": "Shall we?", "timeout": 1}, LOCAL, nobody())
         clock.advance(1)
 
         with pytest.raises(Conflict, match="was over"):
-            await engine.inquiries.respond(inquiry.id, 1, LOCAL)
+            await engine.inquiries.respond(inquiry.id, 1, LOCAL, None)
 
         assert (await again(engine, inquiry)).status is Q.PENDING
         assert await engine._deadlines.once() == 1
@@ -355,7 +356,7 @@ async def test_to_cancel_who_waits_withdraws_the_question(engine: Engine) -> Non
     assert cancelled.status is S.CANCELLED
     assert (await again(engine, inquiry)).status is Q.CANCELLED
     with pytest.raises(Conflict, match="was withdrawn at"):
-        await engine.inquiries.respond(inquiry.id, 1, LOCAL)
+        await engine.inquiries.respond(inquiry.id, 1, LOCAL, None)
     with pytest.raises(Conflict, match="has ended already"):
         await engine.requests.cancel(inquiry.execution)
 
@@ -375,8 +376,8 @@ async def test_who_was_cancelled_between_the_answer_and_its_arrival_stays_cancel
     shared_database: Database, tmp_path: Path
 ) -> None:
     async with engine_on(shared_database, tmp_path) as engine:
-        inquiry = await engine.inquiries.create(None, {"prompt": "Shall we?"}, LOCAL)
-        await engine.inquiries.respond(inquiry.id, 1, LOCAL)
+        inquiry = await engine.inquiries.create(None, {"prompt": "Shall we?"}, LOCAL, nobody())
+        await engine.inquiries.respond(inquiry.id, 1, LOCAL, None)
         assert (await engine.requests.cancel(inquiry.execution)).status is S.CANCELLED
 
         async with engine.running():
@@ -384,13 +385,15 @@ async def test_who_was_cancelled_between_the_answer_and_its_arrival_stays_cancel
 
         assert await status(engine, inquiry.execution) is S.CANCELLED
         assert (await again(engine, inquiry)).status is Q.RESPONDED
-        assert await told(engine, RESPONDED, inquiry) == []
+        assert await told(engine, INQUIRY_RESPONDED, inquiry) == []
 
 
 async def test_answer_cancel_and_timeout_at_once_have_one_winner(shared_database: Database, tmp_path: Path) -> None:
     clock = VirtualClock()
     async with engine_on(shared_database, tmp_path, clock=clock) as engine, engine.running():
-        inquiries = [await engine.inquiries.create(None, {"prompt": "?", "timeout": 5}, LOCAL) for _ in range(20)]
+        inquiries = [
+            await engine.inquiries.create(None, {"prompt": "?", "timeout": 5}, LOCAL, nobody()) for _ in range(20)
+        ]
 
         async def attempt(what: Any, *arguments: Any) -> None:
             try:
@@ -400,7 +403,7 @@ async def test_answer_cancel_and_timeout_at_once_have_one_winner(shared_database
 
         async with anyio.create_task_group() as tasks:
             for inquiry in inquiries:
-                tasks.start_soon(attempt, engine.inquiries.respond, inquiry.id, 1, LOCAL)
+                tasks.start_soon(attempt, engine.inquiries.respond, inquiry.id, 1, LOCAL, None)
                 tasks.start_soon(attempt, engine.requests.cancel, inquiry.execution)
             clock.advance(5)
         await until_quiet(engine)
@@ -423,7 +426,7 @@ async def test_a_restart_forgets_no_question(shared_database: Database, tmp_path
         assert engine.recovery.interrupted == ()
         (waiting,) = engine.recovery.waiting
         assert (waiting.waits_for, waiting.ids) == ("an answer", (inquiry.execution,))
-        await engine.inquiries.respond(inquiry.id, 1, LOCAL)
+        await engine.inquiries.respond(inquiry.id, 1, LOCAL, None)
         await until_status(engine, inquiry.execution, S.COMPLETED)
 
 
@@ -435,7 +438,7 @@ async def test_to_delete_what_somebody_waits_for_is_refused(engine: Engine) -> N
     with pytest.raises(Conflict, match="is open"):
         await engine.inquiries.delete(inquiry.id)
 
-    await engine.inquiries.respond(inquiry.id, 1, LOCAL)
+    await engine.inquiries.respond(inquiry.id, 1, LOCAL, None)
     await until_status(engine, inquiry.execution, S.COMPLETED)
     await engine.inquiries.delete(inquiry.id)
 
@@ -445,8 +448,8 @@ async def test_to_delete_what_somebody_waits_for_is_refused(engine: Engine) -> N
 
 async def test_an_answer_that_has_not_arrived_cannot_be_deleted(shared_database: Database, tmp_path: Path) -> None:
     async with engine_on(shared_database, tmp_path) as engine:
-        inquiry = await engine.inquiries.create(None, {"prompt": "Shall we?"}, LOCAL)
-        await engine.inquiries.respond(inquiry.id, 1, LOCAL)
+        inquiry = await engine.inquiries.create(None, {"prompt": "Shall we?"}, LOCAL, nobody())
+        await engine.inquiries.respond(inquiry.id, 1, LOCAL, None)
         with pytest.raises(Conflict, match="has not seen the answer"):
             await engine.inquiries.delete(inquiry.id)
 

@@ -74,6 +74,12 @@ FILL = """
     SELECT 'local POST /api/v1/events', 'key ' || id, sha256(id::text::bytea), id,
            '2026-03-01'::timestamptz + id * interval '1 second'
       FROM attune.event;
+    INSERT INTO attune.alert (kind, subject, event, correlation_id, raised)
+    SELECT 'dead_letter', 'dead_letter:' || id, id, correlation_id, now() FROM attune.event;
+    INSERT INTO attune.dead_letter (queue, message_id, correlation_id, depth, message_type, version, source, payload,
+                                    attempts, error, published_at, created, alerted)
+    SELECT queue, message_id, correlation_id, depth, message_type, version, source, payload, 1, '', now(), now(), true
+      FROM attune.delivery;
     ANALYZE
 """
 
@@ -94,6 +100,9 @@ HOT: dict[str, tuple[str, list[str]]] = {
     "the worker starts": (executions.START, [_IDS, _NOW, "1", f"'{uuid7()}'", f"'{_TIMEOUTS}'", "35"]),
     "the writer ends": (executions.FINISH, ["'completed'", _NOW, _IDS, "'{}'", "'{running}'"]),
     "completion reads": (executions.READ_ENDINGS, [_IDS]),
+    "completion reads what failed": (executions.STREAK_FACTS, [_IDS]),
+    "dead letters of which nobody was told": (bus.TAKE_NOT_ALERTED, ["25"]),
+    "what has led to an event": (rules.ANCESTORS, [_IDS, _NOW, "1000"]),
     "the history of a rule": (rules.TRIGGER_HISTORY, ["1", "'shop.sold'", "9000", "100"]),
     "the history of a rule with a timer": (rules.TIMER_HISTORY, ["1", _NOW, "'2026-02-01'", "100"]),
     "a person is asked": (executions.ASK, [_IDS, _NOW, "'{}'", "'{requested,scheduling}'"]),

@@ -11,6 +11,7 @@ from starlette.responses import PlainTextResponse, Response
 from attune.api.answers import fragment, many, one
 from attune.api.endpoints import Answer, Call, Endpoint, NoQuery, Permission
 from attune.api.masks import masked, refuse_masks
+from attune.api.origins import origin_of
 from attune.api.paging import LARGEST_ID, Id, IdPageQuery, Query
 from attune.api.waits import Beside, beside_executions, of_execution
 from attune.base.errors import NotFound
@@ -138,7 +139,11 @@ class ExecutionRoutes:
     async def execute(self, call: Call[WaitQuery, ExecuteBody]) -> Response:
         refuse_masks(call.body.parameters, "/parameters")
         execution_id = await self._requests.execute(
-            call.body.action_ref, call.body.parameters, call.caller.id, call.key
+            call.body.action_ref,
+            call.body.parameters,
+            call.caller.id,
+            call.key,
+            await origin_of(call.request, self._database),
         )
         return await self.executed(call, execution_id)
 
@@ -154,7 +159,8 @@ class ExecutionRoutes:
 
     async def rerun(self, call: Call[WaitQuery, RerunBody]) -> Response:
         refuse_masks(call.body.parameters, "/parameters")
-        execution_id = await self._requests.rerun(call.path["id"], call.body.parameters, call.caller.id)
+        origin = await origin_of(call.request, self._database)
+        execution_id = await self._requests.rerun(call.path["id"], call.body.parameters, call.caller.id, origin)
         return one(await self._after(execution_id, call.query.wait), status=HTTPStatus.CREATED)
 
     async def log(self, call: Call[LogQuery, None]) -> Response:

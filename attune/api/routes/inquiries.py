@@ -9,6 +9,7 @@ from starlette.responses import Response
 
 from attune.api.answers import deleted, many, one
 from attune.api.endpoints import Call, Endpoint, NoQuery, Permission
+from attune.api.origins import origin_of
 from attune.api.paging import Id, IdPageQuery
 from attune.base.errors import NotFound
 from attune.database.paging import Where
@@ -140,7 +141,8 @@ class InquiryRoutes:
 
     async def create(self, call: Call[NoQuery, CreateInquiryBody]) -> Response:
         parameters = call.body.model_dump(mode="json", exclude={"execution"}, exclude_none=True)
-        inquiry = await self._inquiries.create(call.body.execution, parameters, call.caller)
+        origin = await origin_of(call.request, self._database)
+        inquiry = await self._inquiries.create(call.body.execution, parameters, call.caller, origin)
         return one(view(inquiry), status=HTTPStatus.CREATED)
 
     async def show(self, call: Call[NoQuery, None]) -> Response:
@@ -165,7 +167,8 @@ class InquiryRoutes:
         return deleted(f"Inquiry {call.path['id']} is deleted.")
 
     async def respond(self, call: Call[NoQuery, RespondBody]) -> Response:
-        inquiry = await self._inquiries.respond(call.path["id"], call.body.response, call.caller)
+        origin = await origin_of(call.request, self._database)
+        inquiry = await self._inquiries.respond(call.path["id"], call.body.response, call.caller, origin.execution)
         return one(view(inquiry), "Response submitted successfully")
 
     async def _page(self, query: IdPageQuery, **values: Any) -> Response:
