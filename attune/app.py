@@ -31,6 +31,7 @@ from attune.api.routes.executions import ExecutionRoutes
 from attune.api.routes.explain import ExplainRoutes
 from attune.api.routes.health import Check, HealthRoutes
 from attune.api.routes.identities import IdentityRoutes
+from attune.api.routes.inquiries import InquiryRoutes
 from attune.api.routes.metrics import MetricsRoutes
 from attune.api.routes.rules import RuleRoutes
 from attune.api.routes.space import SpaceRoutes
@@ -396,6 +397,7 @@ async def _application(
         EnforcementRoutes(database, definitions),
         ExplainRoutes(database, definitions, clock, lambda: engine.retention.kept_since),
         ExecutionRoutes(database, definitions, engine.requests, engine.waiters, Logs(installation.execution_logs)),
+        InquiryRoutes(database, engine.inquiries),
         BusRoutes(engine.bus),
         DeadLetterRoutes(engine.bus, engine.dead_letters),
         MetricsRoutes(engine.metrics, public=settings.metrics.public),

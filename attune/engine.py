@@ -23,6 +23,8 @@ from attune.bus.messages import (
     ExecutionCompleted,
     ExecutionDispatched,
     ExecutionRequested,
+    InquiryCreated,
+    InquiryResponded,
     Message,
     RuleChanged,
 )
@@ -47,6 +49,10 @@ from attune.executions.queries import Tenure
 from attune.executions.requests import Requests
 from attune.executions.scheduler import Scheduler
 from attune.executions.turns.turns import TurnRules
+from attune.people.answers import Answers, fail_asker, leave_inquiry
+from attune.people.deadlines import Deadlines
+from attune.people.inquiries import Inquiries
+from attune.people.model import ASK
 from attune.rules.matcher import ConditionRules, Matcher, RuleCache, match_no_rule
 from attune.settings import Settings
 from attune.sources.timers.rules import TimerRules
@@ -103,7 +109,9 @@ class Engine:
         backlog = BacklogLimit(self.bus.backlog, settings.bus.max_backlog, clock)
         self.ingress = Ingress({Reason.STORAGE: storage, Reason.BACKLOG: backlog}, clock)
         self.ingest = Ingest(self.writer, self.ingress, stages)
-        self.requests = Requests(self.bus, self.writer, self.ingress)
+        self._deadlines = Deadlines(self.bus)
+        self.inquiries = Inquiries(self.bus, self.ingress, self._deadlines.expect)
+        self.requests = Requests(self.bus, self.writer, self.ingress, self.inquiries.withdraw_of)
         self.waiters = Waiters()
         self.timers = Timers(self.bus, self.ingest, self.writer, clock, instruments, storage.has_room)
         self.worker = Worker(
@@ -148,6 +156,7 @@ class Engine:
 
     def _consumers(self, stages: Stages, instruments: Instruments) -> list[Consumer[Any]]:
         worker = self.worker
+        answers = Answers(self.definitions, self.ingest)
         return [
             Consumer(
                 "attune.events.queue",
@@ -167,7 +176,7 @@ class Engine:
                 "attune.execution.requests.queue",
                 ExecutionRequested,
                 "scheduler",
-                Scheduler(self.definitions, stages, worker.worker_id).handle,
+                Scheduler(self.definitions, stages, worker.worker_id, {ASK: self.inquiries.begin}).handle,
                 stage="schedule",
             ),
             Consumer(
@@ -192,6 +201,10 @@ class Engine:
                 "completion",
                 Completion(self.definitions, self.waiters, stages, instruments, random.random).handle,
                 stage="complete",
+            ),
+            Consumer("attune.inquiry.created.queue", InquiryCreated, "notifier", answers.announce),
+            Consumer(
+                "attune.inquiry.responses.queue", InquiryResponded, "inquiry handler", answers.pass_on, stage="answer"
             ),
         ]
 
@@ -256,6 +269,7 @@ class Engine:
                     taking.start_soon(self._leases.run)
                     taking.start_soon(self.alerts.run)
                     taking.start_soon(self._trace_days.run)
+                    taking.start_soon(self._end_inquiries)
                     taking.start_soon(self._retain)
                     taking.start_soon(self.keys.run)
                     taking.start_soon(self._lag.run)
@@ -275,6 +289,10 @@ class Engine:
     async def _watch_packs(self) -> None:
         await self._ownership.held()
         await self.folders.watch()
+
+    async def _end_inquiries(self) -> None:
+        await self._ownership.held()
+        await self._deadlines.run()
 
     async def _retain(self) -> None:
         await self._ownership.held()
@@ -303,4 +321,6 @@ def _discards() -> dict[type[Message], Discard[Any]]:
         ExecutionDispatched: fail_execution,
         ExecutionCancelRequested: leave_execution,
         ExecutionCompleted: let_others_go_on,
+        InquiryCreated: leave_inquiry,
+        InquiryResponded: fail_asker,
     }

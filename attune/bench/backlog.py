@@ -1,10 +1,8 @@
 """What happens when more events come than can be handled: how large the backlog gets, and what it costs in memory."""
 
-import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import anyio
@@ -12,7 +10,7 @@ import anyio
 from attune.app import Serving
 from attune.bench.limit import PAYLOAD
 from attune.bench.pipeline import MOST_IN_FLIGHT, WARM_UP, flood
-from attune.bench.surroundings import TRIGGER, bench_server, temporary_folder
+from attune.bench.surroundings import TRIGGER, bench_server, resident, temporary_folder
 from attune.bus import queries
 from attune.bus.messages import Cause
 from attune.database.ids import uuid7
@@ -25,7 +23,6 @@ Say = Callable[[str], None]
 _LOOK_EVERY = 0.2
 _MOST_WAITING = 100_000_000
 _MUCH = 10_000
-_PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +62,7 @@ async def measure(settings: Settings, events: int, say: Say) -> Report:
 
 
 async def _measure(server: Serving, events: int, say: Say) -> Report:
-    peaks, before = _Peaks(), _resident()
+    peaks, before = _Peaks(), resident()
     begun = time.perf_counter()
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(_watch, server, peaks)
@@ -117,11 +114,6 @@ async def _counted(server: Serving) -> int:
 
 async def _watch(server: Serving, peaks: _Peaks) -> None:
     while True:
-        peaks.memory = max(peaks.memory, _resident())
+        peaks.memory = max(peaks.memory, resident())
         peaks.backlog = max(peaks.backlog, server.engine.bus.backlog.waiting)
         await anyio.sleep(_LOOK_EVERY)
-
-
-def _resident() -> int:
-    """Bytes of memory that this process has."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * _PAGE

@@ -27,6 +27,11 @@ _PACK = {
 }
 
 
+def resident() -> int:
+    """Bytes of memory that this process has."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
 @contextmanager
 def temporary_folder() -> Iterator[Path]:
     """A folder for everything, removed afterwards. As root it must let the user of PostgreSQL through."""

@@ -147,6 +147,16 @@ class ExecutionCompleted(Message, exchange="attune.executions", key="execution.c
     event_id: int | None
 
 
+class InquiryCreated(Message, exchange="attune.executions", key="inquiry.created", about="inquiry_id"):
+    inquiry_id: int
+    execution_id: int
+
+
+class InquiryResponded(Message, exchange="attune.executions", key="inquiry.responded", about="inquiry_id"):
+    inquiry_id: int
+    execution_id: int
+
+
 class Cause(NamedTuple):
     """Where something stands in its chain: `correlation_id` is the chain's, `causation_id` the message that caused it
     (None at the root), `depth` the number of messages before it."""

@@ -189,6 +189,26 @@ def backlog(
 
 
 @app.command()
+def inquiries(
+    count: Annotated[int, typer.Option(help="How many questions.", min=1)] = 10_000,
+    config: Config = None,
+    as_json: Json = False,
+) -> None:
+    """Questions that nobody answers: what they cost in memory."""
+    from attune.bench.inquiries import Report, measure
+    from attune.bench.surroundings import bench_settings
+
+    report: Report = _run(measure, bench_settings(config), count, say)
+    if as_json:
+        _print_json(report.as_json())
+        return
+    _print_lines(
+        (f"{report.open:,} questions asked", f"{report.asked_per_second:,.0f} a second"),
+        ("memory more than without", f"{report.memory_growth_mb:.1f} MB"),
+    )
+
+
+@app.command()
 def recovery(
     waiting: Annotated[int, typer.Option(help="How many deliveries wait when it is killed.", min=1)] = 10_000,
     as_json: Json = False,

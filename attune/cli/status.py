@@ -27,6 +27,8 @@ def status_lines(found: Found) -> Iterator[str]:
     yield from _section("nothing is taken from outside:" if closed else "", closed)
     yield from _section(f"executions that run: {found['running_executions']}", map(_running, found["running"]))
     yield from _section(f"waiting deliveries: {found['waiting_deliveries']}", map(_queue, found["queues"]))
+    if found["open_inquiries"]:
+        yield from _section(f"questions without an answer: {found['open_inquiries']}", ["attune inquiry list --open"])
     if found["dead_letters"]:
         yield from _section(f"dead letters: {found['dead_letters']}", ["attune bus dead list"])
     yield from _section("failed in the last day:" if found["failing"] else "", _failing(found["failing"]))

@@ -10,6 +10,7 @@ from attune.cli.talk import first_line
 from attune.cli.times import lasted, local
 
 _LAST_LINES = 10
+_INQUIRIES = 100
 
 
 def story(client: Client, execution_id: int) -> dict[str, Any]:
@@ -22,6 +23,7 @@ def story(client: Client, execution_id: int) -> dict[str, Any]:
         "event": event,
         "enforcement": enforcement,
         "execution": execution,
+        "inquiries": client.get(f"/api/v1/executions/{execution_id}/inquiries", per_page=_INQUIRIES),
         "states": list(_states(execution, _scheduled_at(client, execution))),
         "stderr": client.text(f"/api/v1/executions/{execution_id}/logs/stderr", tail=_LAST_LINES),
     }
@@ -37,7 +39,9 @@ def story_lines(told: dict[str, Any]) -> Iterator[str]:
     yield ""
     width = max(len(state["status"]) for state in told["states"])
     for state in told["states"]:
-        yield f"{local(state['at'])}  {state['status']:<{width}}  {_while(state)}".rstrip()
+        yield f"{local(state['at'])}  {state['status']:<{width}}  {_while(state, execution)}".rstrip()
+    for inquiry in reversed(told["inquiries"]):
+        yield from inquiry_lines(inquiry)
     if execution["waiting_for"]:
         yield f"it waits for {execution['waiting_for']}, since {local(execution['waiting_since'])}"
     yield from _end(execution)
@@ -76,10 +80,20 @@ def caused_by(execution: int) -> str:
     return f"  caused by execution {execution}   (attune why execution {execution})"
 
 
-def _while(state: dict[str, Any]) -> str:
+def inquiry_lines(inquiry: dict[str, Any]) -> Iterator[str]:
+    """What somebody was asked, for how long they were, and who answered."""
+    yield f"inquiry {inquiry['id']} is {inquiry['status']}: {first_line(inquiry['prompt'])}"
+    if inquiry["status"] == "responded":
+        yield f"  {inquiry['responded_by']} answered after {lasted(inquiry['created'], inquiry['responded_at'])}"
+    if inquiry["status"] == "pending":
+        yield f"  open since {local(inquiry['created'])}   (attune inquiry answer {inquiry['id']})"
+
+
+def _while(state: dict[str, Any], execution: dict[str, Any]) -> str:
     if state["until"] is None:
         return ""
-    how = "ran" if state["status"] == "running" else "waited"
+    # Without a worker it does nothing but wait for an answer.
+    how = "ran" if state["status"] == "running" and execution["worker"] is not None else "waited"
     return f"{how} {lasted(state['at'], state['until'])}"
 
 

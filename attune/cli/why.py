@@ -8,7 +8,7 @@ import typer
 
 from attune.cli.client import segment
 from attune.cli.common import Context, Format, command
-from attune.cli.story import caused_by, story, story_lines
+from attune.cli.story import caused_by, inquiry_lines, story, story_lines
 from attune.cli.talk import first_line
 from attune.cli.times import counted, local, span
 
@@ -170,3 +170,5 @@ def _consequence(rule: dict[str, Any]) -> Iterator[str]:
         error = f": {execution['error']}" if execution["error"] else ""
         attempt = f", attempt {execution['attempts']}," if execution["attempts"] > 1 else ""
         yield f"  execution {execution['id']}{attempt} is {execution['status']}{error}"
+        for inquiry in execution["inquiries"]:
+            yield from (f"    {line}" for line in inquiry_lines(inquiry))

@@ -7,8 +7,9 @@ from uuid import UUID
 from attune.base.json import Json
 from attune.bus.messages import Cause
 
-ALERT = "core.alert"
-"""The trigger whose events nobody but Attune makes."""
+ALERT, INQUIRY_CREATED, INQUIRY_RESPONDED = "core.alert", "core.inquiry_created", "core.inquiry_responded"
+OWN = frozenset({ALERT, INQUIRY_CREATED, INQUIRY_RESPONDED})
+"""The triggers whose events nobody but Attune makes."""
 
 
 class NewEvent(NamedTuple):

@@ -63,6 +63,14 @@ class Requested(NamedTuple):
     status: ExecutionStatus
 
 
+class Provenance(NamedTuple):
+    """The rule and the event that an execution comes from; nothing of it when no rule asked for it."""
+
+    event: int | None = None
+    rule_ref: str | None = None
+    trigger_ref: str | None = None
+
+
 class Finished(NamedTuple):
     """How an execution ended. `result` is JSON text."""
 

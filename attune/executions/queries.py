@@ -21,6 +21,7 @@ from attune.executions.model import (
     NewEnforcement,
     NewExecution,
     Origin,
+    Provenance,
     Requested,
 )
 from attune.executions.states import Step, sources, target
@@ -93,6 +94,14 @@ START = """
     RETURNING e.id, e.config, (SELECT version FROM attune.definition_version) AS definition_version
 """
 
+ASK = """
+    UPDATE attune.execution AS e
+       SET status = 'running', started_at = $2, updated = $2, deadline = new.deadline
+      FROM unnest($1::bigint[], $3::timestamptz[]) AS new (id, deadline)
+     WHERE e.id = ANY($1::bigint[]) AND e.id = new.id AND e.status = ANY($4::text[])
+    RETURNING e.id
+"""
+
 FINISH = """
     WITH done AS (
         UPDATE attune.execution AS e
@@ -138,6 +147,18 @@ INSERT_RETRIES = """
     SELECT new.*, n.event, n.rule_ref, n.trigger_ref FROM new LEFT JOIN attune.enforcement n ON n.id = new.enforcement
 """
 
+ANCESTORS = """
+    WITH RECURSIVE back (id, step) AS (
+        SELECT $1::bigint, 0
+         UNION
+        SELECT coalesce(e.parent, (SELECT v.execution FROM attune.enforcement n JOIN attune.event v ON v.id = n.event
+                                    WHERE n.id = e.enforcement)), step + 1
+          FROM back JOIN attune.execution e ON e.id = back.id
+         WHERE step < $2
+    )
+    SELECT DISTINCT id FROM back WHERE id IS NOT NULL
+"""
+
 COLUMNS = """
     e.id, e.action, e.action_ref, e.config, e.parent, e.enforcement,
     (SELECT event FROM attune.enforcement WHERE id = e.enforcement) AS event, e.executor, e.worker, e.status, e.result,
@@ -149,6 +170,7 @@ _OLDEST = 20_000
 """What has been open for so long that its lease may be over is among these."""
 
 _DISPATCHABLE = sorted(sources(Step.DISPATCH))
+_ASKABLE = sorted(sources(Step.ASK))
 
 
 async def insert_enforcements(
@@ -242,6 +264,13 @@ async def requested_with_version(connection: Connection, ids: Sequence[int]) -> 
 async def dispatch(connection: Connection, ids: Sequence[int], worker: int, now: datetime) -> set[int]:
     """Give executions to a worker; the ids of those that were still waiting for one."""
     return {row["id"] for row in await connection.fetch(DISPATCH, ids, worker, now, _DISPATCHABLE)}
+
+
+async def ask(
+    connection: Connection, ids: Sequence[int], deadlines: Sequence[datetime | None], now: datetime
+) -> set[int]:
+    """Let executions wait for the answers of people, without a worker; the ids of those that had not begun."""
+    return {row["id"] for row in await connection.fetch(ASK, ids, now, nullable(list(deadlines)), _ASKABLE)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -364,17 +393,17 @@ async def statuses(connection: Connection, ids: Sequence[int]) -> dict[int, Exec
     return {row["id"]: ExecutionStatus(row["status"]) for row in rows}
 
 
-async def open_executions(connection: Connection, statuses: Sequence[ExecutionStatus]) -> list[Execution]:
-    """The executions that have not ended and are in one of `statuses`, locked, in the order of their ids."""
+async def in_a_worker(connection: Connection) -> list[Execution]:
+    """The executions that some worker runs, or is to stop, as far as their rows tell; locked, in the order of their
+    ids."""
     rows = await connection.fetch(
         f"""
         SELECT {COLUMNS}
           FROM attune.execution_open o JOIN attune.execution e ON e.id = o.execution
-         WHERE e.status = ANY($1::text[])
+         WHERE e.status IN ('running', 'canceling') AND e.worker IS NOT NULL
          ORDER BY e.id
            FOR UPDATE OF e
-        """,
-        [status.value for status in statuses],
+        """
     )
     return [execution_of(row) for row in rows]
 
@@ -431,10 +460,12 @@ async def unfinished(
         WITH waiting AS (
             SELECT e.id, CASE WHEN e.status = 'scheduling' THEN 'the turn of its rule'
                               WHEN e.status = 'scheduled' THEN 'a slot of the worker'
+                              WHEN e.status = 'running' THEN 'an answer'
                               WHEN e.not_before > $1 THEN 'its retry'
                               ELSE 'the scheduler' END AS waits_for
               FROM attune.execution_open o JOIN attune.execution e ON e.id = o.execution
-             WHERE e.status IN ('requested', 'scheduling', 'scheduled') AND e.id <> ALL($2::bigint[])
+             WHERE (e.status IN ('requested', 'scheduling', 'scheduled') OR (e.status = 'running' AND e.worker IS NULL))
+               AND e.id <> ALL($2::bigint[])
         )
         SELECT waits_for, max(number) AS count, array_agg(id ORDER BY id) FILTER (WHERE number <= $3) AS ids
           FROM (SELECT id, waits_for, row_number() OVER (PARTITION BY waits_for ORDER BY id) AS number FROM waiting) AS
@@ -573,6 +604,20 @@ async def origin(connection: Connection, parent: Parent) -> Origin | None:
     return Origin(parent.execution, Cause(parent.correlation_id, row["causation_id"], row["depth"] + 1))
 
 
+async def ancestors(connection: Connection, execution: int, most: int) -> set[int]:
+    """An execution, and those that have asked for it or caused the event that led to it, so many steps back at most."""
+    rows = await connection.fetch(ANCESTORS, execution, most)
+    return {row["id"] for row in rows}
+
+
+async def provenance(connection: Connection, ids: Sequence[int]) -> dict[int, Provenance]:
+    """Where executions come from, by id."""
+    rows = await connection.fetch(
+        f"SELECT e.id, n.event, n.rule_ref, n.trigger_ref FROM {_WITH_ENFORCEMENT} WHERE e.id = ANY($1::bigint[])", ids
+    )
+    return {row["id"]: Provenance(row["event"], row["rule_ref"], row["trigger_ref"]) for row in rows}
+
+
 async def insert_retries(connection: Connection, new: Sequence[NewRetry], now: datetime) -> Sequence[Row]:
     """Create the next attempts of executions, where there are none: id, original_execution, retry_count, enforcement,
     event, rule_ref, trigger_ref."""
@@ -680,12 +725,12 @@ async def newest_open(connection: Connection, limit: int) -> list[int]:
 
 
 async def running(connection: Connection, limit: int) -> Sequence[Row]:
-    """What runs longest: id, action_ref, rule_ref, status, started_at."""
+    """What runs longest in a worker: id, action_ref, rule_ref, status, started_at."""
     return await connection.fetch(
         f"""
         SELECT e.id, e.action_ref, n.rule_ref, e.status, e.started_at
           FROM attune.execution_open o JOIN {_WITH_ENFORCEMENT} ON e.id = o.execution
-         WHERE e.status IN ('running', 'canceling')
+         WHERE e.status IN ('running', 'canceling') AND e.worker IS NOT NULL
          ORDER BY e.started_at, e.id
          LIMIT $1
         """,

@@ -1,6 +1,7 @@
 """Asking for executions, and asking them to stop."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeAlias
 
 from attune.base.errors import BadInput, Conflict, NotFound
 from attune.base.json import JsonObject, dumps
@@ -23,6 +24,9 @@ from attune.executions.states import Step, sources
 
 SOURCE = "api"
 
+Withdraw: TypeAlias = Callable[[Transaction, int], Awaitable[None]]
+"""Withdraws the questions that an execution has asked."""
+
 
 def nobody() -> Origin:
     """Where something comes from that no execution of ours has asked for: the beginning of a chain."""
@@ -32,10 +36,11 @@ def nobody() -> Origin:
 class Requests:
     """What people ask of executions."""
 
-    def __init__(self, bus: Bus, writer: GroupCommit[Transaction], ingress: Ingress) -> None:
+    def __init__(self, bus: Bus, writer: GroupCommit[Transaction], ingress: Ingress, withdraw: Withdraw) -> None:
         self._bus = bus
         self._writer = writer
         self._ingress = ingress
+        self._withdraw = withdraw
 
     async def execute(
         self,
@@ -107,26 +112,31 @@ class Requests:
             return rerun
 
     async def cancel(self, execution_id: int) -> Execution:
-        """The execution after it was asked to stop: `cancelled` if it had not begun, `canceling` while it runs.
+        """The execution after it was asked to stop: `cancelled` if it had not begun or waited for an answer,
+        `canceling` while it runs. What it has asked is withdrawn.
 
         Asking again changes nothing. Raises NotFound, and Conflict when it has ended already.
         """
         async with self._bus.transaction() as transaction:
+            # First, in the order in which everybody locks: inquiries, then executions.
+            await self._withdraw(transaction, execution_id)
             execution = await queries.lock(transaction.connection, execution_id)
             if execution is None:
                 raise NotFound(f"There is no execution {execution_id}.")
             if execution.status.is_terminal:
                 raise Conflict(f"Execution {execution_id} has ended already: it is {execution.status}.")
             if execution.status is ExecutionStatus.RUNNING:
-                await self._ask(transaction, execution)
+                await self._stop(transaction, execution)
             elif execution.status in sources(Step.CANCEL) and execution.status is not ExecutionStatus.CANCELING:
                 await endings.end(transaction, [_cancelled(execution)], SOURCE)
             changed = await queries.execution(transaction.connection, execution_id)
             assert changed is not None
             return changed
 
-    async def _ask(self, transaction: Transaction, execution: Execution) -> None:
-        assert execution.worker is not None, "what runs has a worker"
+    async def _stop(self, transaction: Transaction, execution: Execution) -> None:
+        if execution.worker is None:
+            await endings.end(transaction, [withdrawn(execution, "It was cancelled while it waited.")], SOURCE)
+            return
         await queries.ask_to_stop(transaction.connection, execution.id, transaction.now)
         transaction.publish(
             ExecutionCancelRequested(execution_id=execution.id, worker_id=execution.worker), _cause(execution), SOURCE
@@ -167,6 +177,18 @@ async def _request(transaction: Transaction, new: Sequence[NewExecution]) -> Seq
 
 async def _request_once(transaction: Transaction, new: Sequence[Keyed[NewExecution]]) -> Sequence[int | None]:
     return await write_once(transaction, new, _request, lambda execution: execution)
+
+
+def withdrawn(execution: Execution, why: str) -> Finished:
+    """The end of an execution that waited for an answer which nobody has to give any more."""
+    return Finished(
+        execution=execution.id,
+        action_ref=execution.action_ref,
+        event=execution.event,
+        step=Step.WITHDRAW,
+        result=dumps({"succeeded": False, "cancelled": True, "error": why}),
+        cause=_cause(execution),
+    )
 
 
 def _cancelled(execution: Execution) -> Finished:

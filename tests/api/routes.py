@@ -15,6 +15,7 @@ from attune.api.routes.executions import ExecutionRoutes
 from attune.api.routes.explain import ExplainRoutes
 from attune.api.routes.health import HealthRoutes
 from attune.api.routes.identities import IdentityRoutes
+from attune.api.routes.inquiries import InquiryRoutes
 from attune.api.routes.metrics import MetricsRoutes
 from attune.api.routes.rules import RuleRoutes
 from attune.api.routes.space import SpaceRoutes
@@ -37,6 +38,7 @@ ENDPOINTS: tuple[Endpoint, ...] = described(
         EnforcementRoutes(_NOTHING, _NOTHING),
         ExplainRoutes(_NOTHING, _NOTHING, _NOTHING, _NOTHING),
         ExecutionRoutes(_NOTHING, _NOTHING, _NOTHING, _NOTHING, _NOTHING),
+        InquiryRoutes(_NOTHING, _NOTHING),
         BusRoutes(_NOTHING),
         DeadLetterRoutes(_NOTHING, _NOTHING),
         MetricsRoutes(_NOTHING, public=False),

@@ -90,6 +90,15 @@ ROUTES = [
     ("GET", "/api/v1/packs/{ref}/archive", RIGHT),
     ("GET", "/api/v1/rules/{ref}/source", RIGHT),
     ("GET", "/api/v1/executions/{id}/logs/{stream}", RIGHT),
+    ("GET", "/api/v1/inquiries", RIGHT),
+    ("POST", "/api/v1/inquiries", RIGHT),
+    ("GET", "/api/v1/inquiries/status/{status}", RIGHT),
+    ("GET", "/api/v1/inquiries/{id}", RIGHT),
+    ("PUT", "/api/v1/inquiries/{id}", RIGHT),
+    ("PATCH", "/api/v1/inquiries/{id}", RIGHT),
+    ("DELETE", "/api/v1/inquiries/{id}", RIGHT),
+    ("POST", "/api/v1/inquiries/{id}/respond", RIGHT),
+    ("GET", "/api/v1/executions/{id}/inquiries", RIGHT),
     ("GET", "/api/v1/bus/topology", RIGHT),
     ("GET", "/api/v1/bus/queues", RIGHT),
     ("GET", "/api/v1/bus/trace/{correlation_id}", RIGHT),
@@ -117,6 +126,7 @@ PARAMETERS = {
     "{action}": "no.such",
     "{id}": "9000000000",
     "{stream}": "stdout",
+    "{status}": "pending",
     "{correlation_id}": "00000000-0000-0000-0000-000000000000",
 }
 

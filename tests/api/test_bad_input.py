@@ -39,6 +39,10 @@ GOOD: dict[tuple[str, str], dict[str, Any]] = {
     ("POST", "/api/v1/events"): {"trigger_ref": "shop.sold"},
     ("POST", "/api/v1/executions/execute"): {"action_ref": "core.noop"},
     ("POST", "/api/v1/executions/{id}/rerun"): {"parameters": {}},
+    ("POST", "/api/v1/inquiries"): {"execution": 9_000_000_000, "prompt": "Shall we?"},
+    ("PUT", "/api/v1/inquiries/{id}"): {"status": "cancelled"},
+    ("PATCH", "/api/v1/inquiries/{id}"): {"status": "cancelled"},
+    ("POST", "/api/v1/inquiries/{id}/respond"): {"response": True},
     ("POST", "/api/v1/bus/dead-letters/replay"): {"ids": [9_000_000_000]},
     ("POST", "/api/v1/bus/dead-letters/discard"): {"ids": [9_000_000_000]},
 }
@@ -53,6 +57,7 @@ PARAMETERS = {
     "{action}": "no.such",
     "{id}": "9000000000",
     "{stream}": "stdout",
+    "{status}": "nothing",
     "{correlation_id}": "00000000-0000-0000-0000-000000000000",
 }
 

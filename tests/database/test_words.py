@@ -11,6 +11,7 @@ from attune.catalog.model import Backoff, OutputFormat, Overlap, Runtime
 from attune.catalog.queries import Kind
 from attune.database.pool import Database
 from attune.executions.retries import RETRYABLE
+from attune.people.model import InquiryStatus
 
 WORDS: dict[str, Iterable[str]] = {
     "action.output_format": OutputFormat,
@@ -19,6 +20,7 @@ WORDS: dict[str, Iterable[str]] = {
     "action.runtime_ref": Runtime,
     "enforcement.status": EnforcementStatus,
     "execution.status": ExecutionStatus,
+    "inquiry.status": InquiryStatus,
     "revision.kind": get_args(Kind),
     "rule.overlap": Overlap,
     "streak.kind": ("rule", "action"),

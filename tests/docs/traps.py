@@ -116,8 +116,8 @@ REGISTER: dict[int, Trap] = {
     83: Trap(
         "Anybody could write the address that a webhook was checked against.", "Not there yet: webhooks. Elsewhere:"
     ),
-    84: Trap("What a person answered was not checked.", "Not there yet: inquiries."),
-    85: Trap("Two loops ended the same inquiries.", "Not there yet: inquiries."),
+    84: Trap("What a person answered was not checked."),
+    85: Trap("Two loops ended the same inquiries."),
     86: Trap(
         "LISTEN was used in a way that heard nothing.",
         "There is no LISTEN: who commits hands over in memory, and the row is the truth (`bus/transaction.py`).",

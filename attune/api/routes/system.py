@@ -22,6 +22,7 @@ from attune.database.pool import Connection
 from attune.database.storage import Storage
 from attune.events.ingress import Ingress
 from attune.executions import queries as executions
+from attune.people import queries as people
 from attune.sources.timers import queries as timers
 from attune.upkeep.recovery import Recovery, report
 
@@ -86,6 +87,7 @@ class SystemRoutes:
         async with self._bus.database.acquire() as connection:
             waiting = await queries.waiting_by_queue(connection)
             dead = await queries.count_dead_letters(connection)
+            asked = await people.count_pending(connection)
             doing = await self._doing(connection)
         about = self._about
         status: dict[str, Any] = {
@@ -102,6 +104,7 @@ class SystemRoutes:
             "waiting_timers": self._timers(),
             "waiting_deliveries": sum(count for count, _ in waiting.values()),
             "dead_letters": dead,
+            "open_inquiries": asked,
             "ingress_closed": [
                 {"reason": reason, "detail": refusal.message} for reason, refusal in self._ingress.refusals().items()
             ],
