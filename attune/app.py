@@ -31,6 +31,7 @@ from attune.api.routes.executions import ExecutionRoutes
 from attune.api.routes.explain import ExplainRoutes
 from attune.api.routes.health import Check, HealthRoutes
 from attune.api.routes.identities import IdentityRoutes
+from attune.api.routes.inquiries import InquiryRoutes
 from attune.api.routes.metrics import MetricsRoutes
 from attune.api.routes.rules import RuleRoutes
 from attune.api.routes.space import SpaceRoutes
@@ -51,6 +52,7 @@ from attune.database.embedded import Cluster, find_binaries
 from attune.database.ids import uuid7
 from attune.database.ownership import Ownership
 from attune.database.pool import Database, DatabaseUnavailable
+from attune.database.storage import Free, Storage, free_bytes
 from attune.engine import Engine
 from attune.executions import queries as executions
 from attune.live.views import LiveViews
@@ -100,6 +102,7 @@ async def serving(
     topology: Topology = TOPOLOGY,
     stages: Stages | None = None,
     instruments: Instruments | None = None,
+    free: Free = free_bytes,
 ) -> AsyncIterator[Serving]:
     """Run a server for the block. Raises StartError saying what keeps it from starting."""
     clock = clock or SystemClock()
@@ -140,6 +143,7 @@ async def serving(
                 url,
                 demo,
                 predecessor,
+                Storage(_directories(settings, installation), settings.storage.min_free, clock, free),
             )
             about = About(
                 url=url,
@@ -317,6 +321,7 @@ async def _engine(
     url: str,
     demo: bool,
     predecessor: Predecessor | None,
+    storage: Storage,
 ) -> Engine:
     async with database.acquire() as connection:
         worker = await executions.register_worker(connection, WORKER_NAME, socket.gethostname(), boot, clock.now())
@@ -337,10 +342,16 @@ async def _engine(
         ),
         logs=Logs(installation.execution_logs),
         ownership=ownership,
+        storage=storage,
     )
     await engine.prepare(_bundled(), _watched(settings, installation), predecessor)
     await engine.switch_rule(DEMO_RULE, enabled=demo)
     return engine
+
+
+def _directories(settings: Settings, installation: Installation) -> list[Path]:
+    """Where things are written that grow: both may be on disks of their own."""
+    return [installation.data] if settings.database.url else [installation.data, installation.postgres]
 
 
 def _bundled() -> list[Path]:
@@ -380,7 +391,7 @@ async def _application(
     gate = Gate(identities, anonymous_read=about.anonymous == "read", public_url=settings.server.public_url)
     database, definitions = engine.database, engine.definitions
     routes = (
-        HealthRoutes(_checks(database, ownership)),
+        HealthRoutes(_checks(database, ownership, engine.storage)),
         # Before the routes of single executions: `stream` is no id.
         StreamRoutes(engine.live, gate),
         AuthRoutes(identities),
@@ -392,11 +403,13 @@ async def _application(
         EnforcementRoutes(database, definitions),
         ExplainRoutes(database, definitions, clock, lambda: engine.retention.kept_since),
         ExecutionRoutes(database, definitions, engine.requests, engine.waiters, Logs(installation.execution_logs)),
+        InquiryRoutes(database, engine.inquiries),
         BusRoutes(engine.bus),
         DeadLetterRoutes(engine.bus, engine.dead_letters),
         MetricsRoutes(engine.metrics, public=settings.metrics.public),
         DoctorRoutes(
             engine.bus,
+            engine.ingress,
             definitions,
             engine.recovery,
             clock,
@@ -408,6 +421,8 @@ async def _application(
         SystemRoutes(
             about,
             engine.bus,
+            engine.ingress,
+            engine.storage,
             clock,
             lambda: engine.worker.running,
             lambda: engine.timers.waiting,
@@ -428,7 +443,7 @@ async def _application(
     return api.application()
 
 
-def _checks(database: Database, ownership: Ownership) -> dict[str, Check]:
+def _checks(database: Database, ownership: Ownership, storage: Storage) -> dict[str, Check]:
     async def answers() -> str | None:
         try:
             with anyio.fail_after(2):
@@ -441,7 +456,11 @@ def _checks(database: Database, ownership: Ownership) -> dict[str, Check]:
     async def owned() -> str | None:
         return None if ownership.is_held else "this process does not own the database at the moment"
 
-    return {"database": answers, "pipeline": owned}
+    async def room() -> str | None:
+        # Where, and how much, is not for everybody.
+        return None if storage.has_room() else "the disk is nearly full: nothing is taken from outside"
+
+    return {"database": answers, "pipeline": owned, "storage": room}
 
 
 @contextmanager

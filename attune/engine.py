@@ -11,6 +11,7 @@ import anyio
 import structlog
 
 from attune.base.clock import Clock
+from attune.bus.backlog import BacklogLimit
 from attune.bus.bus import Bus
 from attune.bus.consumers import Consumer, ConsumerLoop
 from attune.bus.dead_letters import DeadLetters, Discard
@@ -22,13 +23,15 @@ from attune.bus.messages import (
     ExecutionCompleted,
     ExecutionDispatched,
     ExecutionRequested,
+    InquiryCreated,
+    InquiryResponded,
     Message,
     NotificationCreated,
     RuleChanged,
 )
 from attune.bus.topology import Topology, check
 from attune.bus.transaction import Transaction
-from attune.bus.upkeep import Sweep, TraceDays
+from attune.bus.upkeep import Recount, Sweep, TraceDays
 from attune.catalog.definitions import Definitions
 from attune.catalog.folders import PackFolders
 from attune.catalog.install import Installer
@@ -36,8 +39,10 @@ from attune.catalog.rules import Rules
 from attune.database.group_commit import GroupCommit
 from attune.database.ownership import Ownership
 from attune.database.pool import Database
+from attune.database.storage import Storage
 from attune.events.idempotency import Keys
 from attune.events.ingest import Ingest
+from attune.events.ingress import Ingress, Reason
 from attune.executions.completion import Completion, Waiters
 from attune.executions.discards import fail_enforcement, fail_execution, leave_execution, let_others_go_on
 from attune.executions.processor import EnforcementProcessor
@@ -46,6 +51,10 @@ from attune.executions.requests import Requests
 from attune.executions.scheduler import Scheduler
 from attune.executions.turns.turns import TurnRules
 from attune.live.views import LiveViews
+from attune.people.answers import Answers, fail_asker, leave_inquiry
+from attune.people.deadlines import Deadlines
+from attune.people.inquiries import Inquiries
+from attune.people.model import ASK
 from attune.rules.matcher import ConditionRules, Matcher, RuleCache, match_no_rule
 from attune.settings import Settings
 from attune.sources.timers.rules import TimerRules
@@ -53,8 +62,10 @@ from attune.sources.timers.service import Timers
 from attune.telemetry.lag import LoopLag
 from attune.telemetry.metrics import Instruments
 from attune.telemetry.stages import Stages
+from attune.upkeep.alarms import disk_low, retention_behind
+from attune.upkeep.alerts import Alerts
 from attune.upkeep.leases import Leases
-from attune.upkeep.metrics import BusMetrics, Metrics, pool, release, removals, slots
+from attune.upkeep.metrics import BusMetrics, Metrics, ingress, pool, release, removals, room, slots
 from attune.upkeep.recovery import Predecessor, recover, report
 from attune.upkeep.retention import Retention
 from attune.workers.environment import Surroundings
@@ -85,20 +96,27 @@ class Engine:
         surroundings: Surroundings,
         logs: Logs,
         ownership: Ownership,
+        storage: Storage,
     ) -> None:
         """Raises TopologyError when a message could get lost, or what waits for it wait for ever."""
         self.database = database
+        self.storage = storage
+        database.tell_when_full(storage.denied)
         self.bus = Bus(database, topology, clock, lambda: ownership.is_held)
         self.writer: GroupCommit[Transaction] = GroupCommit(self.bus.transaction, self.bus.turns.first)
         self.definitions = Definitions()
         self.rules = Rules(self.bus, [ConditionRules(), TimerRules(), TurnRules()])
         self.installer = Installer(self.bus, self.rules)
         self.keys = Keys(database, self.writer, clock)
-        self.ingest = Ingest(self.writer, stages)
-        self.requests = Requests(self.bus, self.writer)
+        backlog = BacklogLimit(self.bus.backlog, settings.bus.max_backlog, clock)
+        self.ingress = Ingress({Reason.STORAGE: storage, Reason.BACKLOG: backlog}, clock)
+        self.ingest = Ingest(self.writer, self.ingress, stages)
+        self._deadlines = Deadlines(self.bus)
+        self.inquiries = Inquiries(self.bus, self.ingress, self._deadlines.expect)
+        self.requests = Requests(self.bus, self.writer, self.ingress, self.inquiries.withdraw_of)
         self.waiters = Waiters()
         self.live = LiveViews(self.bus, surroundings.boot[-12:])
-        self.timers = Timers(self.bus, self.ingest, self.writer, clock, instruments)
+        self.timers = Timers(self.bus, self.ingest, self.writer, clock, instruments, storage.has_room)
         self.worker = Worker(
             tenure=Tenure(worker_id, UUID(surroundings.boot), settings.worker.kill_grace + _LEASE_MARGIN),
             concurrency=settings.worker.concurrency,
@@ -111,6 +129,9 @@ class Engine:
             clock=clock,
         )
         self.retention = Retention(self.bus, self.definitions, logs, settings.retention)
+        self.alerts = Alerts(self.bus, self.ingest, self.definitions, settings.alerts)
+        self.alerts.register(disk_low(self.storage, clock.now))
+        self.alerts.register(retention_behind(self.retention.account, clock.now))
         self.metrics = self._metrics(instruments)
         self._settings = settings
         self._clock = clock
@@ -118,6 +139,7 @@ class Engine:
         self._lag = LoopLag(instruments.lagged, _LAG_EVERY)
         self._trace_days = TraceDays(self.bus, settings.bus.trace_days)
         self._sweep = Sweep(self.bus)
+        self._recount = Recount(self.bus)
         self._leases = Leases(self.bus, self.worker.holds)
         consumers = self._consumers(stages, instruments)
         listeners = self._listeners()
@@ -137,12 +159,13 @@ class Engine:
 
     def _consumers(self, stages: Stages, instruments: Instruments) -> list[Consumer[Any]]:
         worker = self.worker
+        answers = Answers(self.definitions, self.ingest)
         return [
             Consumer(
                 "attune.events.queue",
                 EventCreated,
                 "rule matcher",
-                Matcher(self.definitions, stages).handle,
+                Matcher(self.definitions, stages, self._settings.rules.max_loops).handle,
                 stage="match",
             ),
             Consumer(
@@ -156,7 +179,7 @@ class Engine:
                 "attune.execution.requests.queue",
                 ExecutionRequested,
                 "scheduler",
-                Scheduler(self.definitions, stages, worker.worker_id).handle,
+                Scheduler(self.definitions, stages, worker.worker_id, {ASK: self.inquiries.begin}).handle,
                 stage="schedule",
             ),
             Consumer(
@@ -182,6 +205,10 @@ class Engine:
                 Completion(self.definitions, self.waiters, stages, instruments, random.random).handle,
                 stage="complete",
             ),
+            Consumer("attune.inquiry.created.queue", InquiryCreated, "notifier", answers.announce),
+            Consumer(
+                "attune.inquiry.responses.queue", InquiryResponded, "inquiry handler", answers.pass_on, stage="answer"
+            ),
         ]
 
     def _listeners(self) -> list[Listener[Any]]:
@@ -202,6 +229,8 @@ class Engine:
         metrics.register(pool(self.database))
         metrics.register(removals(self.retention.account))
         metrics.register(self.live.collect)
+        metrics.register(ingress(self.ingress))
+        metrics.register(room(self.storage))
         metrics.register_read(on_bus.read)
         return metrics
 
@@ -214,6 +243,8 @@ class Engine:
         self.folders = PackFolders(self.database, self.installer, self.definitions, self._clock, packs, watched)
         await self.folders.read()
         self.recovery = await recover(self.bus, self.definitions, predecessor)
+        await self._recount.once()
+        await self.storage.look()
         for line in report(self.recovery):
             log.warning(line)
         await self.bus.wake_for_retries()
@@ -237,8 +268,13 @@ class Engine:
                     taking.start_soon(self._fire_timers)
                     taking.start_soon(self._watch_packs)
                     taking.start_soon(self._sweep.run)
+                    taking.start_soon(self._recount.run)
+                    taking.start_soon(self.storage.run)
+                    taking.start_soon(self.ingress.run)
                     taking.start_soon(self._leases.run)
+                    taking.start_soon(self.alerts.run)
                     taking.start_soon(self._trace_days.run)
+                    taking.start_soon(self._end_inquiries)
                     taking.start_soon(self._retain)
                     taking.start_soon(self.keys.run)
                     taking.start_soon(self.live.run)
@@ -259,6 +295,10 @@ class Engine:
     async def _watch_packs(self) -> None:
         await self._ownership.held()
         await self.folders.watch()
+
+    async def _end_inquiries(self) -> None:
+        await self._ownership.held()
+        await self._deadlines.run()
 
     async def _retain(self) -> None:
         await self._ownership.held()
@@ -287,4 +327,6 @@ def _discards() -> dict[type[Message], Discard[Any]]:
         ExecutionDispatched: fail_execution,
         ExecutionCancelRequested: leave_execution,
         ExecutionCompleted: let_others_go_on,
+        InquiryCreated: leave_inquiry,
+        InquiryResponded: fail_asker,
     }

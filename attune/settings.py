@@ -116,6 +116,23 @@ class Auth(_Section):
 class Bus(_Section):
     max_attempts: int = Field(5, ge=1, le=20, description="How often a delivery is tried before it is a dead letter.")
     trace_days: int = Field(3, ge=1, le=365, description="Days for which the trace of messages is kept.")
+    max_backlog: int = Field(
+        500_000,
+        ge=1000,
+        le=100_000_000,
+        description="Deliveries that may wait. When more do, nothing is taken from outside (429) until a tenth less "
+        "do.",
+    )
+
+
+class Storage(_Section):
+    min_free: int = Field(
+        500_000_000,
+        ge=0,
+        le=1_000_000_000_000_000,
+        description="Bytes that must be free where the data lies. With less, nothing is taken from outside (503) and "
+        "timers wait, until a tenth more are. 0: the disk may fill.",
+    )
 
 
 class Retention(_Section):
@@ -138,6 +155,31 @@ class Retention(_Section):
         ge=1,
         le=36_500,
         description="Days for which a dead letter is kept. One that something still waits for is kept longer.",
+    )
+
+
+class Rules(_Section):
+    max_loops: int = Field(
+        10,
+        ge=1,
+        le=100,
+        description="How often a rule may, in a minute, cause an event that fires it, before it is stopped.",
+    )
+
+
+class Alerts(_Section):
+    failures: int = Field(
+        5,
+        ge=1,
+        le=1000,
+        description="How often in a row a rule or an action has to fail before that is an alert. A failure that is "
+        "tried again does not count.",
+    )
+    cooldown: int = Field(
+        3600,
+        ge=1,
+        le=604_800,
+        description="Seconds for which there is no further alert about the same.",
     )
 
 
@@ -180,7 +222,10 @@ class Settings(BaseSettings):
     log: Log = Log()
     auth: Auth = Auth()
     bus: Bus = Bus()
+    storage: Storage = Storage()
     retention: Retention = Retention()
+    rules: Rules = Rules()
+    alerts: Alerts = Alerts()
     worker: Worker = Worker()
     packs: Packs = Packs()
     metrics: Metrics = Metrics()

@@ -1,5 +1,6 @@
 """The statements on `attune.identity`. Cold reads: nothing of the pipeline waits for them."""
 
+from collections.abc import Sequence
 from datetime import datetime
 
 from attune.access.model import Identity
@@ -23,6 +24,14 @@ async def identity_with_hash(database: Database, login: str) -> tuple[Identity, 
         f"SELECT {_COLUMNS}, password_hash FROM attune.identity WHERE login = :login", login=login
     )
     return None if row is None else (_identity(row), row["password_hash"])
+
+
+async def identity_ids(connection: Connection, ids: Sequence[int], logins: Sequence[str]) -> dict[int | str, int]:
+    """The ids of identities, by the id or the login that they were asked for with."""
+    rows = await connection.fetch(
+        "SELECT id, login FROM attune.identity WHERE id = ANY($1::bigint[]) OR login = ANY($2::text[])", ids, logins
+    )
+    return {name: row["id"] for row in rows for name in (row["id"], row["login"])}
 
 
 async def has_administrator(connection: Connection) -> bool:

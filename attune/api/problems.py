@@ -9,6 +9,7 @@ from starlette.responses import Response
 from attune.api.answers import json_response
 from attune.base.errors import (
     AttuneError,
+    BacklogFull,
     BadInput,
     Conflict,
     Forbidden,
@@ -24,6 +25,7 @@ _STATUS: Final[dict[type[AttuneError], HTTPStatus]] = {
     Conflict: HTTPStatus.CONFLICT,
     Unauthenticated: HTTPStatus.UNAUTHORIZED,
     Forbidden: HTTPStatus.FORBIDDEN,
+    BacklogFull: HTTPStatus.TOO_MANY_REQUESTS,
     Unavailable: HTTPStatus.SERVICE_UNAVAILABLE,
 }
 

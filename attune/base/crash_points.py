@@ -21,11 +21,14 @@ STAGES: Final = (
     "complete",
     "dead_letter",
     "recover",
+    "respond",
+    "answer",
+    "expire",
 )
 """What transactions do. Each has the points `before_commit`, `committed` and `handed_over`: what it published is in its
 queues."""
 
-CONSUMED: Final = ("match", "enforce", "schedule", "dispatch", "complete")
+CONSUMED: Final = ("match", "enforce", "schedule", "dispatch", "complete", "answer")
 """The stages that begin with deliveries, and have a point `taken` before their transaction."""
 
 POINTS: Final = (

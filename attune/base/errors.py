@@ -7,6 +7,7 @@ AttuneError
 ├── Unauthenticated nobody said who is asking
 ├── Forbidden       who is asking may not
 ├── Unavailable     not now; worth trying again
+│   └── BacklogFull     too much waits already
 └── StartError      the server cannot start
     └── TopologyError   the routing table is broken
 
@@ -72,6 +73,10 @@ class Unavailable(AttuneError):
     def __init__(self, message: str, retry_after: int = 1) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+
+
+class BacklogFull(Unavailable):
+    code = "BACKLOG_FULL"
 
 
 class StartError(AttuneError):

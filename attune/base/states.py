@@ -39,4 +39,4 @@ class EnforcementStatus(StrEnum):
     SKIPPED = "skipped"
     """An execution of the rule had not ended, and the rule says that they do not overlap."""
     FAILED = "failed"
-    """The rule matched, and the parameters for its action cannot be filled in."""
+    """The rule matched, and the parameters for its action cannot be filled in, or the action causes what fires it."""

@@ -44,16 +44,16 @@ def measure(starts: int, idle_seconds: float, say: Say) -> Report:
     with temporary_folder() as folder:
         for number in range(starts):
             place = Installation(folder / f"data-{number}")
-            with _serving(place) as (_, seconds):
+            with started(place) as (_, seconds):
                 empty.append(seconds)
-            with _serving(place) as (_, seconds):
+            with started(place) as (_, seconds):
                 existing.append(seconds)
             say(f"  ready after {empty[-1]:.2f} s on an empty directory, {existing[-1]:.2f} s on an existing one")
-        with _serving(place) as (process, _):
+        with started(place) as (process, _):
             say(f"  idling for {idle_seconds:g} s …")
-            _let_run(process, _SETTLE)
+            _let_run(process, place, _SETTLE)
             before = _cpu(process.pid)
-            _let_run(process, idle_seconds)
+            _let_run(process, place, idle_seconds)
             share = (_cpu(process.pid) - before) / idle_seconds
             memory = _pss(process.pid)
     return Report(
@@ -65,43 +65,48 @@ def measure(starts: int, idle_seconds: float, say: Say) -> Report:
 
 
 @contextmanager
-def _serving(place: Installation) -> Iterator[tuple["subprocess.Popen[bytes]", float]]:
-    """A server and the seconds until it was ready. It is stopped afterwards."""
+def started(place: Installation, *arguments: str) -> Iterator[tuple["subprocess.Popen[bytes]", float]]:
+    """A server and the seconds until it was ready. Unless it has ended by then, it is stopped afterwards."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("ATTUNE_")}
     begun = time.perf_counter()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "attune", "serve", "--port", "0", "--data-dir", str(place.data)],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        env=environment,
-        cwd=place.data.parent,
-        start_new_session=True,
-    )
+    with _talk(place).open("wb") as talk:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "attune", "serve", "--port", "0", "--data-dir", str(place.data), *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=talk,
+            env=environment,
+            cwd=place.data.parent,
+            start_new_session=True,
+        )
     try:
         while not _is_ready(place.socket):
-            _let_run(process, 0.005)
+            _let_run(process, place, 0.005)
             if time.perf_counter() - begun > _PATIENCE:
                 process.kill()
-                raise StartError(f"The server was not ready after {_PATIENCE:g} s: {_last_words(process)}")
+                raise StartError(f"The server was not ready after {_PATIENCE:g} s: {_last_words(place)}")
         yield process, time.perf_counter() - begun
     finally:
         process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=_PATIENCE)
+        process.wait(_PATIENCE)
 
 
-def _let_run(process: "subprocess.Popen[bytes]", seconds: float) -> None:
+def _let_run(process: "subprocess.Popen[bytes]", place: Installation, seconds: float) -> None:
     """Wait; raises StartError when the server ends meanwhile."""
     try:
         process.wait(seconds)
     except subprocess.TimeoutExpired:
         return
-    raise StartError(f"The server ended: {_last_words(process)}")
+    raise StartError(f"The server ended: {_last_words(place)}")
 
 
-def _last_words(process: "subprocess.Popen[bytes]") -> str:
-    _, talk = process.communicate()
-    return talk.decode(errors="replace")[-2000:]
+def _talk(place: Installation) -> Path:
+    """What a server says goes into a file: nobody reads it while it runs, and a pipe that is full would stop it."""
+    return place.data.with_suffix(".talk")
+
+
+def _last_words(place: Installation) -> str:
+    return _talk(place).read_text(errors="replace")[-2000:]
 
 
 def _is_ready(path: Path) -> bool:

@@ -24,8 +24,12 @@ RULE = "bench.pipeline"
 _PACK = {
     "pack.yaml": "ref: bench\nlabel: Bench\nversion: 1.0.0\n",
     "triggers/happening.yaml": f"ref: {TRIGGER}\nlabel: Happening\n",
-    "rules/pipeline.yaml": f"ref: {RULE}\nlabel: Pipeline\ntrigger_ref: {TRIGGER}\naction_ref: core.noop\n",
 }
+
+
+def resident() -> int:
+    """Bytes of memory that this process has."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 @contextmanager
@@ -37,6 +41,21 @@ def temporary_folder() -> Iterator[Path]:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def bench_packs(folder: Path, rules: int = 1, files: Mapping[str, str] | None = None) -> Path:
+    """A folder of packs in `folder`, with a pack of so many rules from `bench.happening` to `core.noop`, and of other
+    `files`."""
+    names = [RULE, *(f"{RULE}{number}" for number in range(1, rules))]
+    own = {
+        f"rules/{name}.yaml": f"ref: {name}\nlabel: Pipeline\ntrigger_ref: {TRIGGER}\naction_ref: core.noop\n"
+        for name in names
+    }
+    for name, content in {**_PACK, **own, **(files or {})}.items():
+        path = folder / "packs" / "bench" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
+    return folder / "packs"
 
 
 @asynccontextmanager
@@ -52,15 +71,12 @@ async def bench_server(
 
     It logs what a server with these settings would, to a file in the folder.
     """
-    for name, content in {**_PACK, **(files or {})}.items():
-        path = folder / "packs" / "bench" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(content)
+    packs = bench_packs(folder, files=files)
     async with _database(settings.database.url) as url:
         changes = {
             "server": {"port": 0},
             "database": {"url": url},
-            "packs": {"dirs": [str(folder / "packs")]},
+            "packs": {"dirs": [str(packs)]},
         }
         own = settings.model_copy(
             update={name: getattr(settings, name).model_copy(update=update) for name, update in changes.items()}

@@ -94,6 +94,8 @@ class _Queue:
     spilled: bool = True
     generation: int = 0
     due: list[datetime] = field(default_factory=list)
+    # Moments that have come since the table was last read to its end.
+    come: list[datetime] = field(default_factory=list)
     changed: anyio.Event = field(default_factory=anyio.Event)
 
     @property
@@ -179,7 +181,7 @@ class MemoryBroker:
     def _note_due(self, state: _Queue) -> None:
         now = self._clock.now()
         while state.due and state.due[0] <= now:
-            heapq.heappop(state.due)
+            state.come.append(heapq.heappop(state.due))
             state.spilled = True
             state.generation += 1
 
@@ -195,7 +197,16 @@ class MemoryBroker:
             _admit(state, delivery)
         if len(found) < room and state.generation == generation:
             state.spilled = False
+            self._forget_what_came(state)
         reach("refill.after")
+
+    def _forget_what_came(self, state: _Queue) -> None:
+        """What was due at the moments that have come is in memory: unless the clock went back, and they come again."""
+        now = self._clock.now()
+        for moment in state.come:
+            if moment > now:
+                heapq.heappush(state.due, moment)
+        state.come.clear()
 
     async def _sleep(self, state: _Queue) -> None:
         state.changed = anyio.Event()

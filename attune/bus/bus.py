@@ -13,6 +13,7 @@ from attune.base.clock import Clock
 from attune.base.errors import AttuneError
 from attune.base.json import loads
 from attune.bus import queries
+from attune.bus.backlog import Backlog
 from attune.bus.broadcasts import Broadcasts
 from attune.bus.broker import Broker, MemoryBroker
 from attune.bus.counters import Counters
@@ -53,6 +54,7 @@ class Bus:
         self.topology = topology
         self.clock = clock
         self.counters = Counters()
+        self.backlog = Backlog()
         self.broadcasts = Broadcasts()
         self.broker: Broker = MemoryBroker(self._load, clock)
         self.turns = Turns(TURNS)
@@ -129,6 +131,7 @@ class Bus:
         """Hand over what a commit has made true."""
         self.counters.commits += 1
         self.counters.messages.update(traffic.messages)
+        self.backlog.waiting += len(traffic.due) + len(traffic.later) + len(traffic.returned)
         self.broker.hand_over([*traffic.due, *traffic.returned])
         published = self.counters.published
         for (kind, queue), group in grouped(traffic.due, _published_as).items():
@@ -203,6 +206,7 @@ class Bus:
         )
         self.counters.of(queue).dead += 1
         self._make_up(Traffic())
+        self.backlog.waiting -= 1
 
 
 async def _begin(connection: Connection) -> None:

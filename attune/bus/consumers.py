@@ -169,6 +169,7 @@ class ConsumerLoop:
         counters.done += len(settled["done"])
         counters.retried += len(settled["retry"])
         counters.dead += len(settled["dead"])
+        self._bus.backlog.waiting -= len(settled["done"]) + len(settled["dead"])
         published = (delivery.envelope.timestamp for delivery in settled["done"])
         self._instruments.done(self._consumer.name, published, self._bus.clock.now())
 

@@ -148,12 +148,23 @@ class ExecutionCompleted(Message, exchange="attune.executions", key="execution.c
     event_id: int | None
 
 
+class InquiryCreated(Message, exchange="attune.executions", key="inquiry.created", about="inquiry_id"):
+    inquiry_id: int
+    execution_id: int
+
+
+class InquiryResponded(Message, exchange="attune.executions", key="inquiry.responded", about="inquiry_id"):
+    inquiry_id: int
+    execution_id: int
+
+
 class Entity(StrEnum):
     """What people watch."""
 
     EVENT = "event"
     ENFORCEMENT = "enforcement"
     EXECUTION = "execution"
+    INQUIRY = "inquiry"
     DEAD_LETTER = "dead_letter"
     RULE = "rule"
 
@@ -166,6 +177,10 @@ class NotificationType(StrEnum):
     ENFORCEMENT_STATUS_CHANGED = "enforcement_status_changed"
     EXECUTION_CREATED = "execution_created"
     EXECUTION_STATUS_CHANGED = "execution_status_changed"
+    INQUIRY_CREATED = "inquiry_created"
+    INQUIRY_RESPONDED = "inquiry_responded"
+    INQUIRY_TIMEOUT = "inquiry_timeout"
+    INQUIRY_CANCELLED = "inquiry_cancelled"
     DEAD_LETTER_CREATED = "dead_letter_created"
     DEAD_LETTER_REPLAYED = "dead_letter_replayed"
     DEAD_LETTER_DISCARDED = "dead_letter_discarded"

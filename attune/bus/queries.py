@@ -298,6 +298,12 @@ async def waiting_by_queue(connection: Connection) -> dict[str, tuple[int, datet
     return {row["queue"]: (row["waiting"], row["oldest"]) for row in rows}
 
 
+async def count_deliveries(connection: Connection) -> int:
+    """How many deliveries wait: tens of milliseconds for a few hundred thousand."""
+    count: int = await connection.fetchval("SELECT count(*) FROM attune.delivery")
+    return count
+
+
 async def create_trace_day(connection: Connection, day: date) -> None:
     """Make the partition for the trace of `day` (UTC), which has none.
 
@@ -456,6 +462,22 @@ async def dead_subjects(connection: Connection) -> dict[int, str | None]:
     """What dead letters are about, by their numbers: the oldest thousand of them."""
     rows = await connection.fetch("SELECT id, subject FROM attune.dead_letter ORDER BY id LIMIT 1000")
     return {row["id"]: row["subject"] for row in rows}
+
+
+TAKE_NOT_ALERTED = """
+    UPDATE attune.dead_letter AS d
+       SET alerted = true
+     WHERE id = ANY(ARRAY(SELECT id FROM attune.dead_letter WHERE NOT alerted ORDER BY id LIMIT $1
+                             FOR UPDATE SKIP LOCKED))
+    RETURNING id, queue, message_type, subject, attempts, created,
+              (SELECT true FROM attune.alert WHERE correlation_id = d.correlation_id) IS NOT NULL AS is_of_alert
+"""
+
+
+async def take_not_alerted(connection: Connection, limit: int) -> Sequence[Row]:
+    """The oldest dead letters of which nobody was told, who are told now: id, queue, message_type, subject, attempts,
+    created, is_of_alert (an alert has caused it)."""
+    return await connection.fetch(TAKE_NOT_ALERTED, limit)
 
 
 async def hop_times(connection: Connection, since: datetime) -> dict[str, list[float]]:

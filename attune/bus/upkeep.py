@@ -1,4 +1,4 @@
-"""What keeps the bus honest: the sweep for rows without a hint, and the days of the trace."""
+"""What keeps the bus honest: the sweep for rows without a hint, the recount, and the days of the trace."""
 
 from datetime import timedelta
 from uuid import UUID
@@ -13,6 +13,7 @@ log = structlog.get_logger()
 
 SWEEP_EVERY = 5.0
 _SWEEP_ROWS = 20_000
+_RECOUNT_EVERY = 60.0
 _TRACE_DAYS_EVERY = 60.0
 
 
@@ -50,6 +51,31 @@ class Sweep:
             broker.doubt(queue)
         self._suspects = frozenset(unknown - forgotten)
         return len(forgotten)
+
+
+class Recount:
+    """Counts what waits: who only adds up misses a commit whose answer was lost."""
+
+    def __init__(self, bus: Bus) -> None:
+        self._bus = bus
+
+    async def run(self) -> None:
+        """Count until cancelled."""
+        while True:
+            await self._bus.clock.sleep(_RECOUNT_EVERY)
+            try:
+                await self.once()
+            except DatabaseUnavailable as error:
+                log.debug("the recount waits for the database", error=str(error))
+
+    async def once(self) -> None:
+        """Set the backlog right, but for what comes or goes in this moment."""
+        backlog = self._bus.backlog
+        async with self._bus.database.acquire() as connection:
+            before = backlog.waiting
+            counted = await queries.count_deliveries(connection)
+        # What came and went since then stands in the number already.
+        backlog.waiting += counted - before
 
 
 class TraceDays:

@@ -33,14 +33,14 @@ def _pack_ref(text: str) -> str:
     return text
 
 
-def _spelt_out(schema: Any) -> Any:
-    """A schema with `name: string` written as `name: {type: string}`."""
+def spelt_out(schema: Any) -> Any:
+    """A flat schema with `name: string` written as `name: {type: string}`."""
     if not isinstance(schema, dict) or is_json_schema(schema):
         return schema
     return {name: {"type": entry} if entry in _TYPES else entry for name, entry in schema.items()}
 
 
-Schema = Annotated[Object, BeforeValidator(_spelt_out)]
+Schema = Annotated[Object, BeforeValidator(spelt_out)]
 
 
 class File(BaseModel):

@@ -190,6 +190,72 @@ def start(
     )
 
 
+@app.command()
+def backlog(
+    events: Annotated[int, typer.Option(help="How many events.", min=1)] = 200_000,
+    config: Config = None,
+    as_json: Json = False,
+) -> None:
+    """Too many events: how many are accepted a second, how much waits then, and what that costs in memory."""
+    from attune.bench.backlog import Report, measure
+    from attune.bench.surroundings import bench_settings
+
+    report: Report = _run(measure, bench_settings(config), events, say)
+    if as_json:
+        _print_json(report.as_json())
+        return
+    _print_lines(
+        (f"{report.events:,} events accepted", f"{report.accepted_per_second:,.0f} a second"),
+        ("most deliveries that waited", f"{report.peak_backlog:,}"),
+        ("memory, at most more than before", f"{report.memory_growth_mb:.0f} MB"),
+        ("drained after the last event", f"{report.drained_s:.1f} s"),
+        ("pipelines a second, altogether", f"{report.pipelines_per_second:,.0f}"),
+        ("deliveries that the sweep found", str(report.rescued)),
+    )
+
+
+@app.command()
+def inquiries(
+    count: Annotated[int, typer.Option(help="How many questions.", min=1)] = 10_000,
+    config: Config = None,
+    as_json: Json = False,
+) -> None:
+    """Questions that nobody answers: what they cost in memory."""
+    from attune.bench.inquiries import Report, measure
+    from attune.bench.surroundings import bench_settings
+
+    report: Report = _run(measure, bench_settings(config), count, say)
+    if as_json:
+        _print_json(report.as_json())
+        return
+    _print_lines(
+        (f"{report.open:,} questions asked", f"{report.asked_per_second:,.0f} a second"),
+        ("memory more than without", f"{report.memory_growth_mb:.1f} MB"),
+    )
+
+
+@app.command()
+def recovery(
+    waiting: Annotated[int, typer.Option(help="How many deliveries wait when it is killed.", min=1)] = 10_000,
+    as_json: Json = False,
+) -> None:
+    """After kill -9: how soon a server goes on with what waited, and whether it is as fast as before."""
+    from attune.bench.recovery import measure
+
+    report = measure(waiting, say)
+    if as_json:
+        _print_json(report.as_json())
+        return
+    _print_lines(
+        ("deliveries that waited", f"{report.waiting:,} or more"),
+        ("ready after the kill", f"{report.ready_s:.2f} s"),
+        ("first execution after that", f"{report.first_execution_s:.2f} s"),
+        ("executions a second without a kill", f"{report.normal_per_second:,.0f}"),
+        ("executions a second after it", f"{report.recovered_per_second:,.0f}"),
+        ("ratio", f"{report.ratio:.2f}"),
+    )
+
+
 def _run(measure: Callable[..., Any], *arguments: Any) -> Any:
     import anyio
 

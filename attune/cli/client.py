@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
 from attune.base.installation import Installation, installation
+from attune.base.traces import HEADER, VARIABLE, parent_of
 from attune.cli.talk import CommandError, Exit
 
 _TIMEOUT = 60
@@ -123,6 +124,9 @@ class Client:
         headers = {"Accept": "application/json"}
         if body is not None:
             headers["Content-Type"] = "application/json"
+        trace = os.environ.get(VARIABLE, "")
+        if method != "GET" and parent_of(trace) is not None:
+            headers[HEADER] = trace
         if key is not None:
             if not (key.isascii() and key.isprintable()):
                 raise CommandError("An idempotency key has printable ASCII characters only.", Exit.USAGE)

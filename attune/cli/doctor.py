@@ -33,6 +33,7 @@ def doctor(context: Context) -> None:
 
 
 def _findings(context: Context) -> Iterator["Finding"]:
+    from attune.settings import Storage
     from attune.upkeep import premises
     from attune.upkeep.doctor import Finding, Level, root
 
@@ -46,7 +47,7 @@ def _findings(context: Context) -> Iterator["Finding"]:
         answers = error.exit_code is not Exit.UNREACHABLE
         yield from _without(error.message, answers=answers)
         if place is not None:
-            yield from premises.examine(place, is_running=answers)
+            yield from premises.examine(place, is_running=answers, min_free=Storage().min_free)
             yield root(_owner(place) == 0)
         return
     yield Finding("server", Level.OK)
@@ -54,7 +55,7 @@ def _findings(context: Context) -> Iterator["Finding"]:
         yield Finding(one["check"], Level(one["level"]), one["found"], one["remedy"])
     yield _packs(status)
     if place is not None:
-        yield from premises.examine(place, is_running=True)
+        yield from premises.examine(place, is_running=True, min_free=status["storage"]["min_free"])
 
 
 def _without(message: str, *, answers: bool) -> Iterator["Finding"]:

@@ -2,7 +2,7 @@
 
 import typer
 
-from attune.cli import apply, bench, bus, catalog, event, execution, identity, pack, rule, system, timer, why
+from attune.cli import apply, bench, bus, catalog, event, execution, identity, inquiry, pack, rule, system, timer, why
 from attune.cli.common import command
 from attune.cli.doctor import doctor
 from attune.cli.serve import serve
@@ -41,6 +41,7 @@ for noun in (
     event.event,
     event.enforcement,
     execution.app,
+    inquiry.app,
     bus.app,
     identity.app,
     bench.app,

@@ -19,10 +19,16 @@ def status_lines(found: Found) -> Iterator[str]:
     yield f"versions    Attune {versions['attune']}, Python {versions['python']}, PostgreSQL {versions['postgresql']}"
     yield f"schema      {versions['migration']}"
     yield f"running     since {local(found['started_at'])}, {duration(found['uptime_seconds'])}; process {found['pid']}"
+    if found["storage"]["free"] is not None:
+        yield f"disk        {found['storage']['free'] / 1_000_000:,.0f} MB are free"
     if found["anonymous"] != "off":
         yield "anonymous   everybody on this machine may read"
+    closed = [one["detail"] for one in found["ingress_closed"]]
+    yield from _section("nothing is taken from outside:" if closed else "", closed)
     yield from _section(f"executions that run: {found['running_executions']}", map(_running, found["running"]))
     yield from _section(f"waiting deliveries: {found['waiting_deliveries']}", map(_queue, found["queues"]))
+    if found["open_inquiries"]:
+        yield from _section(f"questions without an answer: {found['open_inquiries']}", ["attune inquiry list --open"])
     if found["dead_letters"]:
         yield from _section(f"dead letters: {found['dead_letters']}", ["attune bus dead list"])
     yield from _section("failed in the last day:" if found["failing"] else "", _failing(found["failing"]))

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Any
 
 from attune.cli.client import Client
@@ -9,6 +10,7 @@ from attune.cli.talk import first_line
 from attune.cli.times import lasted, local
 
 _LAST_LINES = 10
+_INQUIRIES = 100
 
 
 def story(client: Client, execution_id: int) -> dict[str, Any]:
@@ -21,6 +23,7 @@ def story(client: Client, execution_id: int) -> dict[str, Any]:
         "event": event,
         "enforcement": enforcement,
         "execution": execution,
+        "inquiries": client.get(f"/api/v1/executions/{execution_id}/inquiries", per_page=_INQUIRIES),
         "states": list(_states(execution, _scheduled_at(client, execution))),
         "stderr": client.text(f"/api/v1/executions/{execution_id}/logs/stderr", tail=_LAST_LINES),
     }
@@ -36,7 +39,9 @@ def story_lines(told: dict[str, Any]) -> Iterator[str]:
     yield ""
     width = max(len(state["status"]) for state in told["states"])
     for state in told["states"]:
-        yield f"{local(state['at'])}  {state['status']:<{width}}  {_while(state)}".rstrip()
+        yield f"{local(state['at'])}  {state['status']:<{width}}  {_while(state, execution)}".rstrip()
+    for inquiry in reversed(told["inquiries"]):
+        yield from inquiry_lines(inquiry)
     if execution["waiting_for"]:
         yield f"it waits for {execution['waiting_for']}, since {local(execution['waiting_since'])}"
     yield from _end(execution)
@@ -54,23 +59,41 @@ def _cause(event: Any, enforcement: Any, execution: dict[str, Any]) -> Iterator[
     elif execution["original_execution"]:
         yield f"execution {execution['original_execution']} once more"
     if execution["enforcement"] is None:
-        asked = f"by execution {execution['parent']}" if execution["parent"] else "by somebody, without a rule"
-        yield f"asked for {asked}"
+        parent = execution["parent"]
+        asked = f"execution {parent}   (attune why execution {parent})" if parent else "somebody, without a rule"
+        yield f"asked for by {asked}"
         return
     if event is None:
         yield f"event {execution['event']} of {execution['trigger_ref']}, which was deleted"
     else:
         yield f"event {event['id']} of {event['trigger_ref']} from {event['source_ref']} at {local(event['created'])}"
+        if event["execution"]:
+            yield caused_by(event["execution"])
     yield f"rule {execution['rule_ref']} matched it   (attune why event {execution['event']})"
     if enforcement is not None:
         waited = "" if event is None else f", {lasted(event['created'], enforcement['created'])} after the event"
         yield f"enforcement {enforcement['id']} is {enforcement['status']}{waited}"
 
 
-def _while(state: dict[str, Any]) -> str:
+def caused_by(execution: int) -> str:
+    """Where an event comes from that an execution has caused."""
+    return f"  caused by execution {execution}   (attune why execution {execution})"
+
+
+def inquiry_lines(inquiry: dict[str, Any]) -> Iterator[str]:
+    """What somebody was asked, for how long they were, and who answered."""
+    yield f"inquiry {inquiry['id']} is {inquiry['status']}: {first_line(inquiry['prompt'])}"
+    if inquiry["status"] == "responded":
+        yield f"  {inquiry['responded_by']} answered after {lasted(inquiry['created'], inquiry['responded_at'])}"
+    if inquiry["status"] == "pending":
+        yield f"  open since {local(inquiry['created'])}   (attune inquiry answer {inquiry['id']})"
+
+
+def _while(state: dict[str, Any], execution: dict[str, Any]) -> str:
     if state["until"] is None:
         return ""
-    how = "ran" if state["status"] == "running" else "waited"
+    # Without a worker it does nothing but wait for an answer.
+    how = "ran" if state["status"] == "running" and execution["worker"] is not None else "waited"
     return f"{how} {lasted(state['at'], state['until'])}"
 
 
@@ -89,7 +112,9 @@ def _scheduled_at(client: Client, execution: dict[str, Any]) -> str | None:
     trace = client.find(f"/api/v1/bus/trace/{execution['correlation_id']}")
     for hop in trace["hops"] if trace else ():
         is_its = hop["message_type"] == "ExecutionRequested" and hop["causation_id"] == execution["causation_id"]
-        if is_its and hop["outcome"] == "done":
+        # What an execution asks for has the same cause as it has itself, and came later.
+        is_new = datetime.fromisoformat(hop["published_at"]) >= datetime.fromisoformat(execution["created"])
+        if is_its and is_new and hop["outcome"] == "done":
             return str(hop["done_at"])
     return None
 

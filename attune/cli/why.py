@@ -8,7 +8,7 @@ import typer
 
 from attune.cli.client import segment
 from attune.cli.common import Context, Format, command
-from attune.cli.story import story, story_lines
+from attune.cli.story import caused_by, inquiry_lines, story, story_lines
 from attune.cli.talk import first_line
 from attune.cli.times import counted, local, span
 
@@ -130,6 +130,8 @@ def _json(value: Any) -> str:
 def _lines(explanation: dict[str, Any]) -> Iterator[str]:
     event = explanation["event"]
     yield f"event {event['id']} of {event['trigger_ref']} at {local(event['created'])}"
+    if event["execution"]:
+        yield caused_by(event["execution"])
     if explanation["state"] == "waiting":
         yield "  it waits for the rule matcher; this is what the rules would come to now"
     if explanation["state"] == "dead":
@@ -168,3 +170,5 @@ def _consequence(rule: dict[str, Any]) -> Iterator[str]:
         error = f": {execution['error']}" if execution["error"] else ""
         attempt = f", attempt {execution['attempts']}," if execution["attempts"] > 1 else ""
         yield f"  execution {execution['id']}{attempt} is {execution['status']}{error}"
+        for inquiry in execution["inquiries"]:
+            yield from (f"    {line}" for line in inquiry_lines(inquiry))

@@ -5,7 +5,7 @@ same pool. `databases` leaks its connection when a task is cancelled inside one 
 use them.
 """
 
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any, Protocol, TypeAlias
 
@@ -38,6 +38,8 @@ STATEMENT_TIMEOUT = 30
 
 _CONNECT_TIMEOUT = 10
 _ACQUIRE_TIMEOUT = 10
+FULL_FOR = 10
+"""Seconds for which nothing new is tried after the database had no room on its disk."""
 _INFRASTRUCTURE = (
     OSError,
     TimeoutError,
@@ -62,6 +64,12 @@ class DatabaseUnavailable(Unavailable):
     code = "DATABASE_UNAVAILABLE"
 
 
+class StorageFull(DatabaseUnavailable):
+    """There is too little room on the disk for anything new."""
+
+    code = "STORAGE_FULL"
+
+
 class _PooledConnection(asyncpg.Connection):  # type: ignore[misc]  # asyncpg ships no types
     """Saves a round trip a use: nothing here changes session state that would have to be reset."""
 
@@ -79,6 +87,7 @@ class Database:
         self.dsn = dsn
         self.max_connections = max_connections
         self._acquire_timeout = acquire_timeout
+        self._denied: Callable[[], None] | None = None
         self._databases = databases.Database(
             "postgresql://",
             dsn=dsn,
@@ -136,11 +145,16 @@ class Database:
         """How many connections the pool holds."""
         return int(self._pool.get_size())
 
+    def tell_when_full(self, denied: Callable[[], None]) -> None:
+        """Call `denied` whenever the database has no room on its disk for what somebody does over `acquire`."""
+        self._denied = denied
+
     @asynccontextmanager
     async def acquire(self) -> AsyncIterator[Connection]:
         """A connection for the block, outside any transaction.
 
-        A failure of the infrastructure inside the block leaves it as DatabaseUnavailable; other errors pass unchanged.
+        A failure of the infrastructure inside the block leaves it as DatabaseUnavailable, or as StorageFull which is
+        one; other errors pass unchanged.
         """
         # A timeout costs as much as the rest; with an idle connection there is nothing to wait for.
         timeout = None if self._pool.get_idle_size() else self._acquire_timeout
@@ -148,6 +162,10 @@ class Database:
             connection = await self._pool.acquire(timeout=timeout)
         try:
             yield connection
+        except asyncpg.DiskFullError as error:
+            if self._denied is not None:
+                self._denied()
+            raise StorageFull(f"The database failed: {_told(error)}", FULL_FOR) from error
         except Exception as error:
             if isinstance(error, _INFRASTRUCTURE) or _is_gone(connection):
                 raise DatabaseUnavailable(f"The database failed: {_told(error)}") from error

@@ -10,6 +10,7 @@ from attune.bus.transaction import Transaction
 from attune.database.group_commit import GroupCommit
 from attune.events import queries
 from attune.events.idempotency import Keyed, Taken, write_once
+from attune.events.ingress import Ingress
 from attune.events.model import Key, NewEvent
 from attune.telemetry.stages import Stages
 
@@ -23,15 +24,18 @@ class Accepted:
 class Ingest:
     """Accepts events."""
 
-    def __init__(self, writer: GroupCommit[Transaction], stages: Stages) -> None:
+    def __init__(self, writer: GroupCommit[Transaction], ingress: Ingress, stages: Stages) -> None:
         self._writer = writer
+        self._ingress = ingress
         self._stages = stages
 
     async def accept(self, event: NewEvent, key: Key | None = None) -> Accepted:
-        """The event's id and time, once it is committed: it will have every enforcement that its rules ask for.
+        """The id and time of an event from outside, once it is committed: it will have every enforcement that its rules
+        ask for.
 
-        With a `key` it is recorded once. Raises Taken when it was before.
+        With a `key` it is recorded once. Raises Taken when it was before, and Unavailable while nothing may come in.
         """
+        self._ingress.check()
         if key is None:
             return await self._writer.submit(self.record, event)
         accepted = await self._writer.submit(self._record_once, (event, key))

@@ -7,12 +7,16 @@ from uuid import UUID
 from attune.base.json import Json
 from attune.bus.messages import Cause
 
+ALERT, INQUIRY_CREATED, INQUIRY_RESPONDED = "core.alert", "core.inquiry_created", "core.inquiry_responded"
+OWN = frozenset({ALERT, INQUIRY_CREATED, INQUIRY_RESPONDED})
+"""The triggers whose events nobody but Attune makes."""
+
 
 class NewEvent(NamedTuple):
     """An event that somebody wants to be recorded. `payload` and `config` are JSON text, or None.
 
     `rule` with `rule_ref` names the one rule that it is for; `scheduled_at` the instant of a schedule that it stands
-    for.
+    for; `execution` the one that has caused it.
     """
 
     trigger: int
@@ -24,10 +28,11 @@ class NewEvent(NamedTuple):
     rule: int | None = None
     rule_ref: str | None = None
     scheduled_at: datetime | None = None
+    execution: int | None = None
 
 
 class Event(NamedTuple):
-    """A recorded event."""
+    """A recorded event. `execution` is the one that has caused it, if one has."""
 
     id: int
     trigger: int
@@ -41,6 +46,7 @@ class Event(NamedTuple):
     causation_id: UUID | None
     depth: int
     created: datetime
+    execution: int | None = None
 
 
 class Key(NamedTuple):

@@ -13,17 +13,17 @@ RESERVE_IDS = "SELECT nextval('attune.event_id_seq') AS id FROM generate_series(
 
 INSERT_EVENTS = """
     INSERT INTO attune.event (id, trigger, trigger_ref, config, payload, source_ref, rule, rule_ref, scheduled_at,
-                              correlation_id, causation_id, depth, created)
-    SELECT id, $1, $2, config::jsonb, payload::jsonb, $3, rule, rule_ref, scheduled_at, correlation_id, causation_id,
-    depth,
-           $4
-      FROM unnest($5::bigint[], $6::text[], $7::text[], $8::bigint[], $9::text[], $10::timestamptz[], $11::uuid[],
-                  $12::uuid[], $13::int[])
-        AS new (id, config, payload, rule, rule_ref, scheduled_at, correlation_id, causation_id, depth)
+                              execution, correlation_id, causation_id, depth, created)
+    SELECT id, $1, $2, config::jsonb, payload::jsonb, $3, rule, rule_ref, scheduled_at, execution, correlation_id,
+           causation_id, depth, $4
+      FROM unnest($5::bigint[], $6::text[], $7::text[], $8::bigint[], $9::text[], $10::timestamptz[], $11::bigint[],
+                  $12::uuid[], $13::uuid[], $14::int[])
+        AS new (id, config, payload, rule, rule_ref, scheduled_at, execution, correlation_id, causation_id, depth)
 """
 
 COLUMNS = """
-    id, trigger, trigger_ref, config, payload, source_ref, rule, rule_ref, correlation_id, causation_id, depth, created
+    id, trigger, trigger_ref, config, payload, source_ref, rule, rule_ref, correlation_id, causation_id, depth, created,
+    execution
 """
 
 READ_WITH_VERSION = f"""
@@ -85,6 +85,7 @@ async def insert_events(connection: Connection, events: Sequence[NewEvent], now:
             nullable([event.rule for event in new]),
             nullable([event.rule_ref for event in new]),
             nullable([event.scheduled_at for event in new]),
+            nullable([event.execution for event in new]),
             [event.cause.correlation_id for event in new],
             nullable([event.cause.causation_id for event in new]),
             [event.cause.depth for event in new],
@@ -124,6 +125,7 @@ def event_of(row: Row) -> Event:
         row["causation_id"],
         row["depth"],
         row["created"],
+        row["execution"],
     )
 
 
@@ -132,7 +134,7 @@ async def page(connection: Connection, where: Where, window: Window) -> Page:
     return await fetch_page(
         connection,
         "id, trigger, trigger_ref, source_ref, rule, rule_ref, payload IS NOT NULL AS has_payload, correlation_id, "
-        "created",
+        "created, execution",
         "attune.event",
         where,
         window,

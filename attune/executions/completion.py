@@ -15,6 +15,7 @@ from attune.database.pool import Row
 from attune.executions import notices, queries
 from attune.executions.queries import NewRetry
 from attune.executions.retries import RETRYABLE, delay, why_not
+from attune.executions.streaks import Streaks
 from attune.executions.turns.turns import pass_on
 from attune.telemetry.metrics import Instruments
 from attune.telemetry.stages import Stages
@@ -51,8 +52,8 @@ class Waiters:
 
 
 class Completion:
-    """Handles ExecutionCompleted: asks for the next attempt, passes turns on, and tells the log, the metrics and those
-    who wait."""
+    """Handles ExecutionCompleted: asks for the next attempt, counts failures in a row, passes turns on, and tells the
+    log, the metrics and those who wait."""
 
     def __init__(
         self,
@@ -68,6 +69,7 @@ class Completion:
         self._stages = stages
         self._instruments = instruments
         self._noise = noise
+        self._streaks = Streaks()
 
     async def handle(
         self, transaction: Transaction, batch: Sequence[Delivery[ExecutionCompleted]]
@@ -75,6 +77,8 @@ class Completion:
         rows = await queries.endings(transaction.connection, [delivery.message.execution_id for delivery in batch])
         ended = {row["id"]: row for row in rows}
         retries = await self._retry(transaction, batch, ended)
+        in_order = (ended[one.message.execution_id] for one in batch if one.message.execution_id in ended)
+        await self._streaks.count(transaction, [row for row in in_order if row["id"] not in retries])
         turns = [row["id"] for row in rows if row["takes_turns"]]
         if turns:
             await pass_on(transaction, turns, retries, SOURCE)

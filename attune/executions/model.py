@@ -22,8 +22,17 @@ class NewEnforcement(NamedTuple):
     cause: Cause
 
 
+class Origin(NamedTuple):
+    """Where something comes from: an execution that asks for it, or nobody of whom we know; and its place in a
+    chain."""
+
+    execution: int | None
+    cause: Cause
+
+
 class NewExecution(NamedTuple):
-    """What somebody asks to be run. `config` are the action's parameters as JSON text."""
+    """What somebody asks to be run. `config` are the action's parameters as JSON text; `parent` is an execution that
+    asks for it."""
 
     action: int | None
     action_ref: str
@@ -31,6 +40,7 @@ class NewExecution(NamedTuple):
     enforcement: int | None
     executor: int | None
     cause: Cause
+    parent: int | None = None
 
 
 class Enforcement(NamedTuple):
@@ -51,6 +61,14 @@ class Requested(NamedTuple):
     action_ref: str
     config: str
     status: ExecutionStatus
+
+
+class Provenance(NamedTuple):
+    """The rule and the event that an execution comes from; nothing of it when no rule asked for it."""
+
+    event: int | None = None
+    rule_ref: str | None = None
+    trigger_ref: str | None = None
 
 
 class Finished(NamedTuple):

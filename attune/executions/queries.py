@@ -1,13 +1,15 @@
-"""The statements on `attune.enforcement`, `attune.execution`, `attune.execution_open` and `attune.worker`."""
+"""The statements on `attune.enforcement`, `attune.execution`, `attune.execution_open`, `attune.streak` and
+`attune.worker`."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 from uuid import UUID
 
 from attune.base.json import loads
 from attune.base.states import TERMINAL, EnforcementStatus, ExecutionStatus
+from attune.base.traces import Parent
 from attune.bus.messages import Cause
 from attune.database.arrays import nullable
 from attune.database.paging import Page, Where, Window, fetch_page
@@ -18,6 +20,8 @@ from attune.executions.model import (
     Finished,
     NewEnforcement,
     NewExecution,
+    Origin,
+    Provenance,
     Requested,
 )
 from attune.executions.states import Step, sources, target
@@ -78,14 +82,13 @@ RESOLVE_ENFORCEMENTS = f"""
 # The execution of an enforcement and its entry among the open ones, in one round trip.
 INSERT_EXECUTIONS = """
     WITH new AS (
-        INSERT INTO attune.execution (action, action_ref, config, enforcement, executor, status, correlation_id,
+        INSERT INTO attune.execution (action, action_ref, config, enforcement, executor, parent, status, correlation_id,
                                       causation_id, depth, created, updated)
-        SELECT action, action_ref, config::jsonb, enforcement, executor, 'requested', correlation_id, causation_id,
-        depth,
-               $1, $1
-          FROM unnest($2::bigint[], $3::text[], $4::text[], $5::bigint[], $6::bigint[], $7::uuid[], $8::uuid[],
-          $9::int[])
-            AS new (action, action_ref, config, enforcement, executor, correlation_id, causation_id, depth)
+        SELECT action, action_ref, config::jsonb, enforcement, executor, parent, 'requested', correlation_id,
+               causation_id, depth, $1, $1
+          FROM unnest($2::bigint[], $3::text[], $4::text[], $5::bigint[], $6::bigint[], $7::bigint[], $8::uuid[],
+                      $9::uuid[], $10::int[])
+            AS new (action, action_ref, config, enforcement, executor, parent, correlation_id, causation_id, depth)
             ON CONFLICT (enforcement) WHERE parent IS NULL AND original_execution IS NULL DO NOTHING
         RETURNING id, enforcement
     ), opened AS (
@@ -117,6 +120,14 @@ START = f"""
      WHERE e.id = ANY($1::bigint[]) AND e.id = new.id AND e.status = 'scheduled' AND e.worker = $3
     RETURNING e.id, e.config, (SELECT version FROM attune.definition_version) AS definition_version,
               {_shown("$7::bool")}
+"""
+
+ASK = f"""
+    UPDATE attune.execution AS e
+       SET status = 'running', started_at = $2, updated = $2, deadline = new.deadline
+      FROM unnest($1::bigint[], $3::timestamptz[]) AS new (id, deadline)
+     WHERE e.id = ANY($1::bigint[]) AND e.id = new.id AND e.status = ANY($4::text[])
+    RETURNING e.id, {_shown("$5::bool")}
 """
 
 FINISH = f"""
@@ -164,6 +175,18 @@ INSERT_RETRIES = """
     SELECT new.*, n.event, n.rule_ref, n.trigger_ref FROM new LEFT JOIN attune.enforcement n ON n.id = new.enforcement
 """
 
+ANCESTORS = """
+    WITH RECURSIVE back (id, step) AS (
+        SELECT $1::bigint, 0
+         UNION
+        SELECT coalesce(e.parent, (SELECT v.execution FROM attune.enforcement n JOIN attune.event v ON v.id = n.event
+                                    WHERE n.id = e.enforcement)), step + 1
+          FROM back JOIN attune.execution e ON e.id = back.id
+         WHERE step < $2
+    )
+    SELECT DISTINCT id FROM back WHERE id IS NOT NULL
+"""
+
 COLUMNS = """
     e.id, e.action, e.action_ref, e.config, e.parent, e.enforcement,
     (SELECT event FROM attune.enforcement WHERE id = e.enforcement) AS event, e.executor, e.worker, e.status, e.result,
@@ -175,6 +198,7 @@ _OLDEST = 20_000
 """What has been open for so long that its lease may be over is among these."""
 
 _DISPATCHABLE = sorted(sources(Step.DISPATCH))
+_ASKABLE = sorted(sources(Step.ASK))
 
 
 async def insert_enforcements(
@@ -248,6 +272,7 @@ async def _insert_executions(connection: Connection, new: Sequence[NewExecution]
         [one.config for one in new],
         nullable([one.enforcement for one in new]),
         nullable([one.executor for one in new]),
+        nullable([one.parent for one in new]),
         [one.cause.correlation_id for one in new],
         nullable([one.cause.causation_id for one in new]),
         [one.cause.depth for one in new],
@@ -270,6 +295,19 @@ async def dispatch(
     """Give executions to a worker: the id, and if `watched` what live views show, of those that were still waiting for
     one."""
     return await connection.fetch(DISPATCH, ids, worker, now, _DISPATCHABLE, watched)
+
+
+async def ask(
+    connection: Connection,
+    ids: Sequence[int],
+    deadlines: Sequence[datetime | None],
+    now: datetime,
+    *,
+    watched: bool = False,
+) -> Sequence[Row]:
+    """Let executions wait for the answers of people, without a worker: the id, and if `watched` what live views show,
+    of those that had not begun."""
+    return await connection.fetch(ASK, ids, now, nullable(list(deadlines)), _ASKABLE, watched)
 
 
 @dataclass(frozen=True, slots=True)
@@ -397,17 +435,17 @@ async def statuses(connection: Connection, ids: Sequence[int]) -> dict[int, Exec
     return {row["id"]: ExecutionStatus(row["status"]) for row in rows}
 
 
-async def open_executions(connection: Connection, statuses: Sequence[ExecutionStatus]) -> list[Execution]:
-    """The executions that have not ended and are in one of `statuses`, locked, in the order of their ids."""
+async def in_a_worker(connection: Connection) -> list[Execution]:
+    """The executions that some worker runs, or is to stop, as far as their rows tell; locked, in the order of their
+    ids."""
     rows = await connection.fetch(
         f"""
         SELECT {COLUMNS}
           FROM attune.execution_open o JOIN attune.execution e ON e.id = o.execution
-         WHERE e.status = ANY($1::text[])
+         WHERE e.status IN ('running', 'canceling') AND e.worker IS NOT NULL
          ORDER BY e.id
            FOR UPDATE OF e
-        """,
-        [status.value for status in statuses],
+        """
     )
     return [execution_of(row) for row in rows]
 
@@ -464,10 +502,12 @@ async def unfinished(
         WITH waiting AS (
             SELECT e.id, CASE WHEN e.status = 'scheduling' THEN 'the turn of its rule'
                               WHEN e.status = 'scheduled' THEN 'a slot of the worker'
+                              WHEN e.status = 'running' THEN 'an answer'
                               WHEN e.not_before > $1 THEN 'its retry'
                               ELSE 'the scheduler' END AS waits_for
               FROM attune.execution_open o JOIN attune.execution e ON e.id = o.execution
-             WHERE e.status IN ('requested', 'scheduling', 'scheduled') AND e.id <> ALL($2::bigint[])
+             WHERE (e.status IN ('requested', 'scheduling', 'scheduled') OR (e.status = 'running' AND e.worker IS NULL))
+               AND e.id <> ALL($2::bigint[])
         )
         SELECT waits_for, max(number) AS count, array_agg(id ORDER BY id) FILTER (WHERE number <= $3) AS ids
           FROM (SELECT id, waits_for, row_number() OVER (PARTITION BY waits_for ORDER BY id) AS number FROM waiting) AS
@@ -489,6 +529,74 @@ async def endings(connection: Connection, ids: Sequence[int]) -> Sequence[Row]:
     return await connection.fetch(READ_ENDINGS, ids)
 
 
+Ref: TypeAlias = tuple[str, str]
+"""`rule` or `action`, and which."""
+
+
+class Failures(NamedTuple):
+    """How often in a row a rule or an action has failed, since when, and in which execution the last time."""
+
+    kind: str
+    ref: str
+    failures: int
+    first: datetime
+    last: datetime
+    execution: int
+
+
+async def open_streaks(connection: Connection) -> set[Ref]:
+    """The rules and the actions that have failed, and have not completed since."""
+    return {(row["kind"], row["ref"]) for row in await connection.fetch("SELECT kind, ref FROM attune.streak")}
+
+
+# Scalar subqueries: a join would be free to read the whole table.
+STREAK_FACTS = """
+    SELECT id, finished_at, (SELECT rule_ref FROM attune.enforcement WHERE id = e.enforcement) AS rule_ref,
+           (SELECT true FROM attune.alert WHERE correlation_id = e.correlation_id) IS NOT NULL AS is_of_alert
+      FROM attune.execution AS e
+     WHERE id = ANY($1::bigint[])
+"""
+
+
+async def streak_facts(connection: Connection, ids: Sequence[int]) -> dict[int, Row]:
+    """What streaks need of executions that have ended, by id: id, finished_at, rule_ref, is_of_alert (an alert has
+    caused it)."""
+    return {row["id"]: row for row in await connection.fetch(STREAK_FACTS, ids)}
+
+
+async def end_streaks(connection: Connection, refs: Sequence[Ref]) -> None:
+    """Forget how often rules and actions have failed."""
+    await connection.execute(
+        "DELETE FROM attune.streak WHERE (kind, ref) IN (SELECT * FROM unnest($1::text[], $2::text[]))",
+        [kind for kind, _ in refs],
+        [ref for _, ref in refs],
+    )
+
+
+async def grow_streaks(connection: Connection, failures: Sequence[Failures]) -> None:
+    """Note that rules and actions have failed, each named once."""
+    await connection.execute(
+        """
+        INSERT INTO attune.streak AS s (kind, ref, failures, first, last, execution)
+        SELECT * FROM unnest($1::text[], $2::text[], $3::int[], $4::timestamptz[], $5::timestamptz[], $6::bigint[])
+            ON CONFLICT (kind, ref) DO UPDATE
+           SET failures = s.failures + excluded.failures, last = excluded.last, execution = excluded.execution
+        """,
+        *zip(*failures, strict=True),
+    )
+
+
+async def forget_streaks(connection: Connection) -> None:
+    """Forget the streaks of rules and actions that are not there any more."""
+    await connection.execute(
+        """
+        DELETE FROM attune.streak
+         WHERE (kind = 'rule' AND ref NOT IN (SELECT ref FROM attune.rule))
+            OR (kind = 'action' AND ref NOT IN (SELECT ref FROM attune.action))
+        """
+    )
+
+
 class NewRetry(NamedTuple):
     """The next attempt of an execution, after so many seconds."""
 
@@ -498,7 +606,7 @@ class NewRetry(NamedTuple):
 
 
 async def insert_rerun(
-    connection: Connection, execution_id: int, config: str, executor: int | None, cause: Cause, now: datetime
+    connection: Connection, execution_id: int, config: str, executor: int | None, origin: Origin, now: datetime
 ) -> Row | None:
     """Create an execution that does once more what another did, with the parameters `config` (JSON text): id, action,
     action_ref, enforcement, event, rule_ref, trigger_ref; None when there is no such other."""
@@ -506,8 +614,8 @@ async def insert_rerun(
         """
         WITH new AS (
             INSERT INTO attune.execution (action, action_ref, config, enforcement, executor, status, original_execution,
-                                          retry_reason, correlation_id, causation_id, depth, created, updated)
-            SELECT action, action_ref, $2::jsonb, enforcement, $3, 'requested', id, 'rerun', $4, $5, $6, $7, $7
+                                          retry_reason, correlation_id, causation_id, depth, created, updated, parent)
+            SELECT action, action_ref, $2::jsonb, enforcement, $3, 'requested', id, 'rerun', $4, $5, $6, $7, $7, $8
               FROM attune.execution
              WHERE id = $1
             RETURNING id, action, action_ref, enforcement
@@ -520,11 +628,36 @@ async def insert_rerun(
         execution_id,
         config,
         executor,
-        cause.correlation_id,
-        cause.causation_id,
-        cause.depth,
+        *origin.cause,
         now,
+        origin.execution,
     )
+
+
+async def origin(connection: Connection, parent: Parent) -> Origin | None:
+    """Where what an execution asks for comes from; None when it is not in that chain."""
+    row = await connection.fetchrow(
+        "SELECT causation_id, depth FROM attune.execution WHERE id = $1 AND correlation_id = $2",
+        parent.execution,
+        parent.correlation_id,
+    )
+    if row is None:
+        return None
+    return Origin(parent.execution, Cause(parent.correlation_id, row["causation_id"], row["depth"] + 1))
+
+
+async def ancestors(connection: Connection, execution: int, most: int) -> set[int]:
+    """An execution, and those that have asked for it or caused the event that led to it, so many steps back at most."""
+    rows = await connection.fetch(ANCESTORS, execution, most)
+    return {row["id"] for row in rows}
+
+
+async def provenance(connection: Connection, ids: Sequence[int]) -> dict[int, Provenance]:
+    """Where executions come from, by id."""
+    rows = await connection.fetch(
+        f"SELECT e.id, n.event, n.rule_ref, n.trigger_ref FROM {_WITH_ENFORCEMENT} WHERE e.id = ANY($1::bigint[])", ids
+    )
+    return {row["id"]: Provenance(row["event"], row["rule_ref"], row["trigger_ref"]) for row in rows}
 
 
 async def insert_retries(connection: Connection, new: Sequence[NewRetry], now: datetime) -> Sequence[Row]:
@@ -634,12 +767,12 @@ async def newest_open(connection: Connection, limit: int) -> list[int]:
 
 
 async def running(connection: Connection, limit: int) -> Sequence[Row]:
-    """What runs longest: id, action_ref, rule_ref, status, started_at."""
+    """What runs longest in a worker: id, action_ref, rule_ref, status, started_at."""
     return await connection.fetch(
         f"""
         SELECT e.id, e.action_ref, n.rule_ref, e.status, e.started_at
           FROM attune.execution_open o JOIN {_WITH_ENFORCEMENT} ON e.id = o.execution
-         WHERE e.status IN ('running', 'canceling')
+         WHERE e.status IN ('running', 'canceling') AND e.worker IS NOT NULL
          ORDER BY e.started_at, e.id
          LIMIT $1
         """,

@@ -1,11 +1,12 @@
 """The scheduler: a requested execution is checked and given to a worker, or refused with the reason."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
+from typing import TypeAlias
 
 from attune.base.json import dumps, loads
 from attune.base.states import ExecutionStatus
-from attune.bus.messages import Delivery, ExecutionDispatched, ExecutionRequested
+from attune.bus.messages import Cause, Delivery, ExecutionDispatched, ExecutionRequested
 from attune.bus.outcomes import DONE, Outcome, Reject
 from attune.bus.transaction import Transaction
 from attune.catalog.definitions import Definitions
@@ -16,14 +17,21 @@ from attune.telemetry.stages import Stages
 
 SOURCE = "scheduler"
 
+Begin: TypeAlias = Callable[[Transaction, Sequence[tuple[Requested, Cause]]], Awaitable[Mapping[int, str]]]
+"""Begins executions, each with the cause of what it publishes; why some of them cannot begin, by their ids."""
+
+_Wanted: TypeAlias = tuple[Requested, Delivery[ExecutionRequested]]
+
 
 class Scheduler:
-    """Handles ExecutionRequested. There is one worker: it gets everything."""
+    """Handles ExecutionRequested. There is one worker: it gets everything but what begins elsewhere."""
 
-    def __init__(self, definitions: Definitions, stages: Stages, worker: int) -> None:
+    def __init__(self, definitions: Definitions, stages: Stages, worker: int, begins: Mapping[str, Begin]) -> None:
+        """`begins` are those who begin what no worker runs, by the refs of actions."""
         self._definitions = definitions
         self._stages = stages
         self._worker = worker
+        self._begins = begins
 
     async def handle(
         self, transaction: Transaction, batch: Sequence[Delivery[ExecutionRequested]]
@@ -35,6 +43,7 @@ class Scheduler:
         await self._definitions.follow(connection, version)
         outcomes: list[Outcome] = []
         dispatched: dict[int, Delivery[ExecutionRequested]] = {}
+        elsewhere: dict[str, list[_Wanted]] = {}
         refused: list[Finished] = []
         for delivery in batch:
             execution = found.get(delivery.message.execution_id)
@@ -45,12 +54,16 @@ class Scheduler:
             if execution.status not in sources(Step.DISPATCH):
                 continue
             reason = self._refusal(execution)
-            if reason is None:
-                dispatched[execution.id] = delivery
-            else:
+            if reason is not None:
                 refused.append(_refused(execution, delivery, reason))
+            elif execution.action_ref in self._begins:
+                elsewhere.setdefault(execution.action_ref, []).append((execution, delivery))
+            else:
+                dispatched[execution.id] = delivery
         if dispatched:
             await self._dispatch(transaction, dispatched)
+        for action_ref, wanted in elsewhere.items():
+            refused += await self._begin(transaction, action_ref, wanted)
         if refused:
             await endings.end(transaction, refused, SOURCE)
         return outcomes
@@ -63,6 +76,12 @@ class Scheduler:
         if problems:
             return f"The parameters do not fit {action.ref}: " + "; ".join(str(problem) for problem in problems)
         return None
+
+    async def _begin(self, transaction: Transaction, action_ref: str, wanted: Sequence[_Wanted]) -> list[Finished]:
+        """Begin executions that no worker runs; the ends of those that cannot begin."""
+        begun = [(execution, delivery.envelope.effect()) for execution, delivery in wanted]
+        reasons = await self._begins[action_ref](transaction, begun)
+        return [_refused(one, delivery, reasons[one.id]) for one, delivery in wanted if one.id in reasons]
 
     async def _dispatch(self, transaction: Transaction, wanted: dict[int, Delivery[ExecutionRequested]]) -> None:
         rows = await queries.dispatch(

@@ -26,6 +26,8 @@ class Step(StrEnum):
     """Somebody discarded the dead letter that it waited for."""
     START = "start"
     """The worker begins."""
+    ASK = "ask"
+    """Somebody is asked: no worker runs it, it waits for the answer."""
     COMPLETE = "complete"
     FAIL = "fail"
     TIME_OUT = "time out"
@@ -34,6 +36,8 @@ class Step(StrEnum):
     """Somebody cancels it while it runs."""
     CANCEL = "cancel"
     """It was cancelled before it ran, or was stopped because somebody asked for it."""
+    WITHDRAW = "withdraw"
+    """It waited for an answer, which nobody has to give any more."""
     ABANDON = "abandon"
     """Attune stopped while it ran: nobody knows what it did."""
 
@@ -41,11 +45,13 @@ class Step(StrEnum):
 TRANSITIONS: dict[tuple[ExecutionStatus, Step], ExecutionStatus] = {
     (S.REQUESTED, Step.HOLD): S.SCHEDULING,
     (S.REQUESTED, Step.DISPATCH): S.SCHEDULED,
+    (S.REQUESTED, Step.ASK): S.RUNNING,
     (S.REQUESTED, Step.REFUSE): S.FAILED,
     (S.REQUESTED, Step.GIVE_UP): S.FAILED,
     (S.REQUESTED, Step.CANCEL): S.CANCELLED,
     (S.SCHEDULING, Step.RELEASE): S.REQUESTED,
     (S.SCHEDULING, Step.DISPATCH): S.SCHEDULED,
+    (S.SCHEDULING, Step.ASK): S.RUNNING,
     (S.SCHEDULING, Step.REFUSE): S.FAILED,
     (S.SCHEDULING, Step.GIVE_UP): S.FAILED,
     (S.SCHEDULING, Step.CANCEL): S.CANCELLED,
@@ -57,6 +63,7 @@ TRANSITIONS: dict[tuple[ExecutionStatus, Step], ExecutionStatus] = {
     (S.RUNNING, Step.FAIL): S.FAILED,
     (S.RUNNING, Step.TIME_OUT): S.TIMEOUT,
     (S.RUNNING, Step.ASK_TO_STOP): S.CANCELING,
+    (S.RUNNING, Step.WITHDRAW): S.CANCELLED,
     (S.RUNNING, Step.ABANDON): S.ABANDONED,
     # Who is asked to stop may be faster: what it did then counts.
     (S.CANCELING, Step.COMPLETE): S.COMPLETED,

@@ -49,6 +49,12 @@ class Explanation:
     rules: tuple[Explained, ...]
     note: str | None
 
+    @property
+    def executions(self) -> list[int]:
+        """The executions that followed."""
+        consequences = [one.consequence for one in self.rules if one.consequence is not None]
+        return [one.execution for one in consequences if one.execution is not None]
+
 
 async def explain(connection: Connection, event_id: int, now: datetime) -> Explanation | None:
     """The explanation of an event; None when there is no such event."""

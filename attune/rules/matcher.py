@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
+from uuid import UUID
 
 import structlog
 
@@ -20,13 +21,15 @@ from attune.catalog import queries as catalog
 from attune.catalog.definitions import Definitions, Derived
 from attune.catalog.model import Rule
 from attune.catalog.queries import RuleSpec
+from attune.database.pool import Connection
 from attune.events import queries as events
 from attune.events.model import Event
 from attune.executions import endings, notices
 from attune.executions import queries as executions
 from attune.executions.model import NewEnforcement
-from attune.rules import evaluation, queries
+from attune.rules import evaluation, loops, queries
 from attune.rules.evaluation import Compiled, ParametersError, names_of
+from attune.rules.loops import Firing
 from attune.rules.queries import EventMatch
 from attune.telemetry.stages import Stages
 
@@ -37,6 +40,9 @@ SOURCE = "rule matcher"
 _MOST_EVALUATIONS = 5_000
 """Rules, over all events of a batch: they are evaluated at a stretch, because the definitions must not change
 meanwhile, and what they cause is one transaction."""
+
+_MOST_ANCESTORS = 1_000
+"""Executions before an event that are looked at."""
 
 
 class ConditionRules:
@@ -53,24 +59,29 @@ class ConditionRules:
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """An enforcement to be, and when its event came. `failure`: why nothing can follow from it."""
+    """An enforcement to be, and when its event came. `failure`: why nothing can follow from it; `is_loop`: because its
+    rule fires itself."""
 
     enforcement: NewEnforcement
     event_created: datetime
     failure: str | None
+    is_loop: bool
 
 
 class Matcher:
     """Handles EventCreated."""
 
-    def __init__(self, definitions: Definitions, stages: Stages) -> None:
+    def __init__(self, definitions: Definitions, stages: Stages, max_loops: int) -> None:
+        """`max_loops`: how often a rule may, in a minute, cause an event that fires it."""
         self._definitions = definitions
         self._stages = stages
+        self._max_loops = max_loops
         self._compiled: Derived[Rule, Compiled] = Derived(Compiled)
 
     async def handle(self, transaction: Transaction, batch: Sequence[Delivery[EventCreated]]) -> Sequence[Outcome]:
         connection = transaction.connection
         read, version = await events.events_with_version(connection, [one.message.event_id for one in batch])
+        ancestors = await self._ancestors(connection, read.values())
         await self._definitions.follow(connection, version)
         # Other consumers follow as well: this is what the rules below are, whatever comes while we write.
         seen = self._definitions.version
@@ -87,7 +98,8 @@ class Matcher:
                 continue
             outcomes.append(DONE)
             rules = candidates[event.id]
-            enforcements, failed = self._evaluate(event, rules, delivery.envelope.effect(), transaction.now)
+            chain = ancestors.get(event.id, ())
+            enforcements, failed = self._evaluate(event, rules, chain, delivery.envelope.effect(), transaction.now)
             found.extend(enforcements)
             matches.append(EventMatch(event.id, len(rules), len(enforcements), failed))
         if found:
@@ -96,6 +108,14 @@ class Matcher:
             await queries.insert_matches(connection, matches, seen, transaction.now)
         return outcomes
 
+    async def _ancestors(self, connection: Connection, read: Iterable[Event]) -> Mapping[int, Sequence[Firing]]:
+        """What has led to the events that may belong to a loop: few, if any."""
+        deep = [event for event in read if loops.may_loop(event, self._max_loops)]
+        if not deep:
+            return {}
+        since = min(event.created for event in deep) - loops.WINDOW
+        return await queries.ancestors(connection, [event.id for event in deep], since, _MOST_ANCESTORS)
+
     def _candidates(self, event: Event) -> list[Rule]:
         """The enabled rules that the event is for: the one that it names, or all of its trigger."""
         if event.rule is not None:
@@ -103,7 +123,9 @@ class Matcher:
             return [rule] if rule is not None and rule.enabled and evaluation.concerned(event, rule) else []
         return [rule for rule in self._definitions.rules_of(event.trigger_ref).values() if rule.enabled]
 
-    def _evaluate(self, event: Event, rules: Sequence[Rule], cause: Cause, now: datetime) -> tuple[list[_Found], int]:
+    def _evaluate(
+        self, event: Event, rules: Sequence[Rule], ancestors: Sequence[Firing], cause: Cause, now: datetime
+    ) -> tuple[list[_Found], int]:
         """The enforcements that rules ask for, and how many rules could not be evaluated."""
         names = names_of(event)
         found = []
@@ -120,6 +142,9 @@ class Matcher:
                     self._stages.log("rule did not match", event=event.id, rule=rule.ref)
                 continue
             parameters, failure = matched
+            loop = loops.find(rule.id, ancestors, event.created, self._max_loops) if ancestors else None
+            if loop is not None:
+                failure = loops.reason(rule.ref, loop)
             enforcement = NewEnforcement(
                 rule=rule.id,
                 rule_ref=rule.ref,
@@ -128,7 +153,7 @@ class Matcher:
                 config=parameters,
                 cause=cause,
             )
-            found.append(_Found(enforcement, event.created, failure))
+            found.append(_Found(enforcement, event.created, failure, loop is not None))
         return found, failed
 
     def _match(self, rule: Rule, names: Mapping[str, Json], now: datetime) -> tuple[str, str | None] | None:
@@ -148,6 +173,7 @@ class Matcher:
             transaction.connection, [one.enforcement for one in found], transaction.now
         )
         failures: list[tuple[int, EnforcementStatus, str | None]] = []
+        looping: list[tuple[str, int, UUID]] = []
         for one in found:
             new = one.enforcement
             enforcement_id = ids.get((new.event, new.rule))
@@ -157,11 +183,15 @@ class Matcher:
             notices.enforcement_created(transaction, enforcement_id, new)
             if one.failure is not None:
                 failures.append((enforcement_id, EnforcementStatus.FAILED, one.failure))
+                if one.is_loop:
+                    looping.append((new.rule_ref, new.event, new.cause.correlation_id))
                 log.warning("an enforcement failed", _event=new.event, rule=new.rule_ref, error=one.failure)
                 continue
             self._publish(transaction, one, enforcement_id)
         if failures:
             await endings.resolve(transaction, failures)
+        if looping:
+            await queries.note_loops(transaction.connection, looping, transaction.now)
 
     def _publish(self, transaction: Transaction, found: _Found, enforcement_id: int) -> None:
         new = found.enforcement

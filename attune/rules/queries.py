@@ -1,10 +1,12 @@
-"""The statements on `attune.event_match`, and those that say what became of an event."""
+"""The statements on `attune.event_match` and `attune.loop`, and those that say what became of an event."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from uuid import UUID
 
 from attune.database.pool import Connection, Row, affected
+from attune.rules.loops import Firing
 
 INSERT_MATCHES = """
     INSERT INTO attune.event_match (event, definition_version, rules, matched, failed, created)
@@ -50,6 +52,72 @@ async def insert_no_match(connection: Connection, event: int, note: str, now: da
         now,
     )
     return status == "INSERT 0 1"
+
+
+# Lateral subqueries that stand by themselves (OFFSET 0): a join would be free to read the whole table.
+ANCESTORS = """
+    WITH RECURSIVE up AS (
+        SELECT id AS event, execution, NULL::bigint AS rule, NULL::bigint AS fired, NULL::timestamptz AS at, 0 AS step
+          FROM attune.event
+         WHERE id = ANY($1::bigint[])
+         UNION ALL
+        SELECT up.event, coalesce(e.parent, v.execution), n.rule, e.id, v.created, step + 1
+          FROM up
+         CROSS JOIN LATERAL (SELECT id, parent, enforcement FROM attune.execution WHERE id = up.execution OFFSET 0) AS e
+          LEFT JOIN LATERAL (SELECT rule, event FROM attune.enforcement
+                              WHERE id = e.enforcement AND e.parent IS NULL OFFSET 0) AS n ON true
+          LEFT JOIN LATERAL (SELECT execution, created FROM attune.event WHERE id = n.event OFFSET 0) AS v ON true
+         WHERE step < $3 AND (up.at IS NULL OR up.at >= $2)
+    )
+    SELECT event, rule, fired, at FROM up WHERE at IS NOT NULL ORDER BY event, step
+"""
+
+
+async def ancestors(connection: Connection, ids: Sequence[int], since: datetime, steps: int) -> dict[int, list[Firing]]:
+    """The rules that have led to some events, and to those that caused these, the newest first: back to a moment, and
+    at most so many executions."""
+    found: dict[int, list[Firing]] = {}
+    for row in await connection.fetch(ANCESTORS, ids, since, steps):
+        found.setdefault(row["event"], []).append(Firing(row["rule"], row["fired"], row["at"]))
+    return found
+
+
+async def note_loops(connection: Connection, stopped: Sequence[tuple[str, int, UUID]], now: datetime) -> None:
+    """Note rules that were stopped, for which events and in which chains, until an alert tells of it; but not what an
+    alert has caused."""
+    await connection.execute(
+        """
+        INSERT INTO attune.loop AS l (rule_ref, stopped, first, last, event)
+        SELECT rule_ref, count(*), $1, $1, max(event)
+          FROM unnest($2::text[], $3::bigint[], $4::uuid[]) AS new (rule_ref, event, correlation_id)
+         WHERE (SELECT true FROM attune.alert WHERE correlation_id = new.correlation_id) IS NULL
+         GROUP BY rule_ref
+         ORDER BY rule_ref
+            ON CONFLICT (rule_ref) DO UPDATE
+           SET stopped = l.stopped + excluded.stopped, last = excluded.last, event = excluded.event
+        """,
+        now,
+        *zip(*stopped, strict=True),
+    )
+
+
+async def take_loops(connection: Connection, before: datetime, limit: int) -> Sequence[Row]:
+    """The rules that were stopped and about which no alert was raised since a moment, of whom it is told now: rule_ref,
+    stopped (how often), first, last, event."""
+    return await connection.fetch(
+        """
+        DELETE FROM attune.loop
+         WHERE rule_ref = ANY(ARRAY(
+               SELECT rule_ref FROM attune.loop AS l
+                WHERE coalesce((SELECT raised <= $1 FROM attune.alert
+                                 WHERE kind = 'loop' AND subject = 'rule:' || l.rule_ref), true)
+                ORDER BY last
+                LIMIT $2))
+        RETURNING rule_ref, stopped, first, last, event
+        """,
+        before,
+        limit,
+    )
 
 
 async def seen_by_matcher(connection: Connection, event: int) -> Row | None:

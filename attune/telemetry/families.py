@@ -69,6 +69,18 @@ OLDEST = Family(
     "attune_bus_oldest_seconds", Kind.GAUGE, "Seconds since the oldest of them was published; 0 without any.", _QUEUE
 )
 DEAD_LETTERS = Family("attune_bus_dead_letters", Kind.GAUGE, "Dead letters that are kept.")
+INGRESS_CLOSED = Family(
+    "attune_ingress_closed",
+    Kind.GAUGE,
+    "1 while nothing is taken from outside: too little is free on the disk (`storage`), or too much waits (`backlog`).",
+    ("reason",),
+)
+INGRESS_REFUSED = Family(
+    "attune_ingress_refused_total", Kind.COUNTER, "Events and executions from outside that were refused.", ("reason",)
+)
+STORAGE_FREE = Family(
+    "attune_storage_free_bytes", Kind.GAUGE, "Bytes that are free where the data lies, on the disk with the fewest."
+)
 HANDLER = Family(
     "attune_bus_handler_seconds", Kind.HISTOGRAM, "Seconds that a consumer worked on a batch.", ("consumer",)
 )

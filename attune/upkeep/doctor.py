@@ -31,6 +31,7 @@ CHECKS: Mapping[str, str] = {
     "durability": "The database keeps what it has confirmed.",
     "migrations": "The tables are those of this release.",
     "clock": "The clocks of the server and of its database agree.",
+    "ingress": "What comes from outside is taken.",
     "dead-letters": "No delivery was given up.",
     "unroutable": "Every message has a queue.",
     "rescued": "No delivery had to be found by the sweep.",
@@ -69,14 +70,16 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What the checks on a running server look at. `settings` are those of the database, `waiting` the number and the
-    oldest of the deliveries of each queue, `overdue` how old, beyond what is kept, the oldest row is that can go."""
+    """What the checks on a running server look at. `settings` are those of the database, `refusals` says why nothing is
+    taken from outside, `waiting` are the number and the oldest of the deliveries of each queue, `overdue` is how old,
+    beyond what is kept, the oldest row is that can go."""
 
     now: datetime
     database_now: datetime
     settings: Mapping[str, str]
     applied: Sequence[str]
     migrations: Sequence[str]
+    refusals: Sequence[str]
     dead_letters: int
     unroutable: Mapping[str, int]
     rescued: Mapping[str, int]
@@ -97,6 +100,11 @@ def examine(facts: Facts, definitions: Definitions) -> list[Finding]:
         _durability(facts),
         _migrations(facts),
         _clock(facts),
+        judged(
+            "ingress",
+            facts.refusals,
+            "Make room on the disk; attune bus queues shows where deliveries wait, and attune status what runs.",
+        ),
         _counted(
             "dead-letters",
             {"given up": facts.dead_letters},

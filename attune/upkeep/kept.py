@@ -1,8 +1,8 @@
 """What is kept for a time: for each kind of row, which are the oldest, and how they go.
 
 A row goes when it is old enough, nothing needs it, and its chain is closed: nothing that has its correlation id has
-still to end. Deliveries and dead letters tell, and executions that have not ended. An enforcement of which nothing has
-become so far has one of the first two: each is written in the transaction that takes away the other.
+still to end. Deliveries and dead letters tell, executions that have not ended, and open questions. An enforcement of
+which nothing has become so far has one of the first two: each is written in the transaction that takes away the other.
 """
 
 from collections import Counter
@@ -16,6 +16,8 @@ from attune.bus import queries as bus
 from attune.database.pool import Connection, Row
 from attune.events import queries as events
 from attune.executions import queries as executions
+from attune.people import queries as people
+from attune.people.model import InquiryStatus
 from attune.rules import queries as rules
 from attune.sources.timers import queries as timers
 
@@ -52,7 +54,8 @@ async def closed(connection: Connection, rows: Sequence[Row], before: datetime) 
 
 
 async def _open(connection: Connection, chains: Sequence[UUID]) -> set[UUID]:
-    return await bus.open_chains(connection, chains) | await executions.open_chains(connection, chains)
+    unfinished = await bus.open_chains(connection, chains) | await executions.open_chains(connection, chains)
+    return unfinished | await people.open_chains(connection, chains)
 
 
 async def _remove_events(connection: Connection, ids: Sequence[int]) -> Removed:
@@ -60,12 +63,20 @@ async def _remove_events(connection: Connection, ids: Sequence[int]) -> Removed:
     enforcements, ran = await executions.delete_of_events(connection, ids)
     matches = await rules.delete_matches(connection, ids)
     happened = await events.delete(connection, ids)
-    counts = {"event": happened, "event_match": matches, "enforcement": enforcements, "execution": len(ran)}
+    asked = await people.delete_of_executions(connection, ran)
+    counts = {
+        "event": happened,
+        "event_match": matches,
+        "enforcement": enforcements,
+        "execution": len(ran),
+        "inquiry": asked,
+    }
     return Removed(Counter(counts), ran)
 
 
 async def _remove_executions(connection: Connection, ids: Sequence[int]) -> Removed:
-    return Removed(Counter(execution=await executions.delete_executions(connection, ids)), ids)
+    asked = await people.delete_of_executions(connection, ids)
+    return Removed(Counter(execution=await executions.delete_executions(connection, ids), inquiry=asked), ids)
 
 
 async def _oldest_skips(connection: Connection, after: int, _: datetime, limit: int) -> Sequence[Row]:
@@ -82,10 +93,18 @@ async def _oldest_dead_letters(connection: Connection, after: int, _: datetime, 
     return [{**row, "is_needed": row["subject"] in waiting} for row in rows]
 
 
+async def _not_settled(connection: Connection, ids: Sequence[int]) -> set[int]:
+    """Those of some inquiries that are open, or whose executions still wait."""
+    found = await people.inquiries(connection, ids)
+    waiting = await executions.not_ended(connection, [one.execution for one in found.values()])
+    return {one.id for one in found.values() if one.status is InquiryStatus.PENDING or one.execution in waiting}
+
+
 UNFINISHED: dict[str, Callable[[Connection, Sequence[int]], Awaitable[set[int]]]] = {
     "event": rules.not_matched,
     "enforcement": executions.not_resolved,
     "execution": executions.not_ended,
+    "inquiry": _not_settled,
 }
 """What can be the subject of a dead letter, and which of some such still wait for something."""
 
@@ -114,5 +133,12 @@ HISTORY: tuple[Kept, ...] = (
 )
 DEAD_LETTERS = Kept("dead_letter", 1_000, _oldest_dead_letters, _remove_dead_letters)
 
-TABLES = {"event": "id", "event_match": "event", "enforcement": "id", "execution": "id", "timer_skip": "id"}
+TABLES = {
+    "event": "id",
+    "event_match": "event",
+    "enforcement": "id",
+    "execution": "id",
+    "inquiry": "id",
+    "timer_skip": "id",
+}
 """The tables that history is in, and the keys in whose order their rows were created."""

@@ -14,6 +14,8 @@ from attune import __version__
 from attune.bus import queries
 from attune.bus.bus import Bus
 from attune.database.pool import Connection, Database, DatabaseUnavailable
+from attune.database.storage import Storage
+from attune.events.ingress import Ingress, Reason
 from attune.telemetry import families
 from attune.telemetry.metrics import OTHER
 from attune.upkeep.retention import COUNTED, Account
@@ -113,6 +115,24 @@ def removals(account: Account) -> Collect:
         families.REMOVED.of({(table,): account.removed[table] for table in COUNTED}),
         families.OVERDUE.of({(): account.most_overdue.total_seconds()}),
     )
+
+
+def ingress(one: Ingress) -> Collect:
+    """Whether anything may come in from outside, and how often it might not."""
+
+    def collect() -> list[Metric]:
+        refusals = one.refusals()
+        return [
+            families.INGRESS_CLOSED.of({(reason,): reason in refusals for reason in Reason}),
+            families.INGRESS_REFUSED.of({(reason,): one.refused[reason] for reason in Reason}),
+        ]
+
+    return collect
+
+
+def room(storage: Storage) -> Collect:
+    """The room that is left on the disk."""
+    return lambda: [families.STORAGE_FREE.of({} if storage.free is None else {(): storage.free})]
 
 
 class BusMetrics:

@@ -2,7 +2,6 @@
 
 import fcntl
 import os
-import shutil
 import stat
 import struct
 import sys
@@ -11,20 +10,21 @@ from contextlib import suppress
 from pathlib import Path
 
 from attune.base.installation import Installation
+from attune.database.storage import free_bytes
 from attune.upkeep.doctor import Finding, Level, judged
 
-_ENOUGH = 500_000_000
 # `struct flock`: type, whence, start, length and process on Linux; on macOS start, length and process come first.
 _FLOCK = "hhqqi" if sys.platform == "linux" else "qqihh"
 _PLACES = (0, 4) if sys.platform == "linux" else (3, 2)
 
 
-def examine(place: Installation, *, is_running: bool) -> list[Finding]:
-    """What the checks on the data directory have found; `is_running`: its server answers."""
+def examine(place: Installation, *, is_running: bool, min_free: int) -> list[Finding]:
+    """What the checks on the data directory have found; `is_running`: its server answers. `min_free` bytes are enough
+    room."""
     if not place.data.is_dir():
         where = f"there is no data directory {place.data}"
         return [Finding("data-directory", Level.UNKNOWN, where, "attune serve makes it; --data-dir names another.")]
-    return [_data_directory(place), _free_space(place.data), _leftovers(place, is_running=is_running)]
+    return [_data_directory(place), _free_space(place.data, min_free), _leftovers(place, is_running=is_running)]
 
 
 def _data_directory(place: Installation) -> Finding:
@@ -65,10 +65,10 @@ def _stat(path: Path) -> os.stat_result | None:
         return None
 
 
-def _free_space(data: Path) -> Finding:
-    free = shutil.disk_usage(data).free
-    problems = [f"{free // 1_000_000} MB are free for {data}"] if free < _ENOUGH else []
-    return judged("free-space", problems, "Make room: without any, nothing is accepted and no output is kept.")
+def _free_space(data: Path, min_free: int) -> Finding:
+    free = free_bytes(data)
+    problems = [f"{free // 1_000_000:,} MB are free for {data}"] if free < min_free else []
+    return judged("free-space", problems, "Make room: nothing is taken from outside, and timers wait.")
 
 
 def _leftovers(place: Installation, *, is_running: bool) -> Finding:

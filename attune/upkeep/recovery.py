@@ -67,7 +67,7 @@ async def recover(bus: Bus, definitions: Definitions, predecessor: Predecessor |
     async with bus.transaction() as transaction:
         transaction.does("recover")
         connection = transaction.connection
-        left = await queries.open_executions(connection, [ExecutionStatus.RUNNING, ExecutionStatus.CANCELING])
+        left = await queries.in_a_worker(connection)
         if left:
             await endings.end(transaction, [_end(execution) for execution in left], SOURCE)
         letters = await bus_queries.dead_subjects(connection)

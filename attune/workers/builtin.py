@@ -1,33 +1,43 @@
 """The actions of the core pack that are coroutines: no process, no start-up cost.
 
-Each takes its parameters, checked and with defaults, and returns what goes into the result; an `error` there means
-failure.
+Each takes its parameters, checked and with defaults, and the trace of its execution, and returns what goes into the
+result; an `error` there means failure.
 """
 
 import codecs
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from functools import cache
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import anyio
 
 from attune.base.json import Json, JsonObject, dumps, loads, unstorable
+from attune.base.traces import HEADER
 from attune.workers.output import clean
 
 if TYPE_CHECKING:
     from ssl import SSLContext
 
-    from httpx2 import Response
+    from httpx2 import Request, Response
 
-Builtin = Callable[[JsonObject], Awaitable[JsonObject]]
+
+class Trace(NamedTuple):
+    """What an execution tells Attune when it asks it for something, and nobody else: its traceparent, for what is below
+    this URL."""
+
+    api_url: str
+    traceparent: str
+
+
+Builtin = Callable[[JsonObject, Trace], Awaitable[JsonObject]]
 
 _MAX_BODY = 1_000_000
 # The time these take grows with the square of the body, and nobody writes a body in them.
 _SLOW_CHARSETS = {"punycode", "idna"}
 
 
-async def noop(parameters: JsonObject) -> JsonObject:
+async def noop(parameters: JsonObject, _: Trace) -> JsonObject:
     code = parameters.get("exit_code", 0)
     result: JsonObject = {"exit_code": code}
     if parameters.get("message") is not None:
@@ -37,16 +47,16 @@ async def noop(parameters: JsonObject) -> JsonObject:
     return result
 
 
-async def echo(parameters: JsonObject) -> JsonObject:
+async def echo(parameters: JsonObject, _: Trace) -> JsonObject:
     return {"exit_code": 0, "stdout": parameters.get("message", "")}
 
 
-async def sleep(parameters: JsonObject) -> JsonObject:
+async def sleep(parameters: JsonObject, _: Trace) -> JsonObject:
     await anyio.sleep(_number(parameters["seconds"]))
     return {"exit_code": 0, "stdout": parameters.get("message") or ""}
 
 
-async def http_request(parameters: JsonObject) -> JsonObject:
+async def http_request(parameters: JsonObject, own: Trace) -> JsonObject:
     # Half the start-up time of a small server, for an action that many never use.
     import httpx2
 
@@ -54,7 +64,7 @@ async def http_request(parameters: JsonObject) -> JsonObject:
     try:
         # One deadline for all of it: an answer that comes drop by drop is late as well.
         with anyio.fail_after(seconds):
-            return {"data": await _exchange(parameters)}
+            return {"data": await _exchange(parameters, own)}
     except TimeoutError:
         error = f"Timeout: there was no complete answer within {seconds:g} s"
     except (httpx2.HTTPError, httpx2.InvalidURL, ValueError) as failure:
@@ -65,7 +75,7 @@ async def http_request(parameters: JsonObject) -> JsonObject:
 BUILTINS: Final[dict[str, Builtin]] = {"noop": noop, "echo": echo, "sleep": sleep, "http_request": http_request}
 
 
-async def _exchange(parameters: JsonObject) -> JsonObject:
+async def _exchange(parameters: JsonObject, own: Trace) -> JsonObject:
     import httpx2
 
     async with (
@@ -75,6 +85,8 @@ async def _exchange(parameters: JsonObject) -> JsonObject:
             timeout=None,
             follow_redirects=bool(parameters["follow_redirects"]),
             max_redirects=int(_number(parameters["max_redirects"])),
+            # For each request, those that follow from redirects as well.
+            event_hooks={"request": [_marking(own)]},
         ) as client,
     ):
         started = anyio.current_time()
@@ -84,6 +96,22 @@ async def _exchange(parameters: JsonObject) -> JsonObject:
             return await _answer(response, started)
         finally:
             await response.aclose()
+
+
+def _marking(own: Trace) -> Callable[["Request"], Awaitable[None]]:
+    """Lets requests to Attune itself say which execution they come from."""
+    import httpx2
+
+    api = httpx2.URL(own.api_url)
+
+    async def mark(request: "Request") -> None:
+        if (request.url.scheme, request.url.host, request.url.port) == (api.scheme, api.host, api.port):
+            request.headers.setdefault(HEADER, own.traceparent)
+        elif request.headers.get(HEADER) == own.traceparent:
+            # It came here by a redirect.
+            del request.headers[HEADER]
+
+    return mark
 
 
 @asynccontextmanager

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from attune.base.refs import pack_of
+from attune.base.traces import VARIABLE
 from attune.bus.messages import ExecutionDispatched
 
 MARKS = ("ATTUNE_BOOT_ID", "ATTUNE_EXEC_ID")
@@ -26,9 +27,9 @@ class Surroundings:
 
 
 def environment(
-    dispatched: ExecutionDispatched, surroundings: Surroundings, own: Mapping[str, str] = os.environ
+    dispatched: ExecutionDispatched, trace: str, surroundings: Surroundings, own: Mapping[str, str] = os.environ
 ) -> dict[str, str]:
-    """The variables for the process of an execution; `own` are those of Attune."""
+    """The variables for the process of an execution; `trace` names it and its chain, `own` are those of Attune."""
     variables = {name: own[name] for name in (*_INHERITED, *surroundings.pass_env) if name in own}
     variables |= {
         "ATTUNE_BOOT_ID": surroundings.boot,
@@ -40,6 +41,7 @@ def environment(
         "ATTUNE_RUNTIME_ENVS_DIR": str(surroundings.environments_directory),
         "ATTUNE_PARAMETER_DELIVERY": "stdin",
         "ATTUNE_PARAMETER_FORMAT": "json",
+        VARIABLE: trace,
     }
     if dispatched.rule_ref is not None:
         variables["ATTUNE_RULE"] = dispatched.rule_ref

@@ -39,6 +39,7 @@ class Scripts:
     async def execute(
         self,
         dispatched: ExecutionDispatched,
+        trace: str,
         parameters: JsonObject,
         action: Action,
         pack: Pack,
@@ -46,12 +47,12 @@ class Scripts:
         timeout: float,
         stop: Stop,
     ) -> Ended:
-        """Run the script of an action to its end."""
+        """Run the script of an action to its end; `trace` names its execution and the chain."""
         script = script_path(action, pack)
         assert script is not None, "a coroutine has no script"
         if not script.is_file():
             return results.failure(f"The script {script} of {action.ref} is missing.")
-        variables = environment(dispatched, self.surroundings)
+        variables = environment(dispatched, trace, self.surroundings)
         command = Command(
             arguments=[*interpreter(Runtime(action.runtime_ref)), str(script)],
             environment=variables,

@@ -14,6 +14,7 @@ from attune.base.clock import Clock
 from attune.base.crash_points import reach
 from attune.base.json import JsonObject, dumps, loads
 from attune.base.states import ExecutionStatus
+from attune.base.traces import traceparent
 from attune.bus.messages import Cause, Delivery, ExecutionCancelRequested, ExecutionDispatched
 from attune.bus.outcomes import DONE, Outcome
 from attune.bus.transaction import Transaction
@@ -28,7 +29,7 @@ from attune.executions.states import Step
 from attune.telemetry.metrics import Instruments
 from attune.telemetry.stages import Stages
 from attune.workers import results
-from attune.workers.builtin import BUILTINS
+from attune.workers.builtin import BUILTINS, Trace
 from attune.workers.processes import Stop
 from attune.workers.results import Ended
 from attune.workers.scripts import Scripts
@@ -54,6 +55,11 @@ class _Run:
     stop: Stop
     abandoned: bool = False
     """Whether it is asked to stop because Attune stops, and by nobody else."""
+
+    @property
+    def trace(self) -> str:
+        """What it tells whomever it asks for more."""
+        return traceparent(self.cause.correlation_id, self.dispatched.execution_id)
 
 
 class Worker:
@@ -242,7 +248,7 @@ class Worker:
         if action.runtime_ref == Runtime.BUILTIN:
             return await self._execute_coroutine(run, action.entrypoint)
         return await self._scripts.execute(
-            run.dispatched, run.parameters, action, run.pack, timeout=run.timeout, stop=run.stop
+            run.dispatched, run.trace, run.parameters, action, run.pack, timeout=run.timeout, stop=run.stop
         )
 
     async def _execute_coroutine(self, run: _Run, name: str) -> Ended:
@@ -253,7 +259,7 @@ class Worker:
         output: JsonObject | None = None
         with anyio.move_on_after(run.timeout) as scope:
             run.stop.cancels(scope)
-            output = await builtin(run.parameters)
+            output = await builtin(run.parameters, Trace(self._scripts.surroundings.api_url, run.trace))
         duration_ms = round((self._clock.monotonic() - started) * 1000)
         if output is not None:
             return results.of_coroutine(output, duration_ms)

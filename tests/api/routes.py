@@ -15,6 +15,7 @@ from attune.api.routes.executions import ExecutionRoutes
 from attune.api.routes.explain import ExplainRoutes
 from attune.api.routes.health import HealthRoutes
 from attune.api.routes.identities import IdentityRoutes
+from attune.api.routes.inquiries import InquiryRoutes
 from attune.api.routes.metrics import MetricsRoutes
 from attune.api.routes.rules import RuleRoutes
 from attune.api.routes.space import SpaceRoutes
@@ -39,13 +40,14 @@ ENDPOINTS: tuple[Endpoint, ...] = described(
         EnforcementRoutes(_NOTHING, _NOTHING),
         ExplainRoutes(_NOTHING, _NOTHING, _NOTHING, _NOTHING),
         ExecutionRoutes(_NOTHING, _NOTHING, _NOTHING, _NOTHING, _NOTHING),
+        InquiryRoutes(_NOTHING, _NOTHING),
         BusRoutes(_NOTHING),
         DeadLetterRoutes(_NOTHING, _NOTHING),
         MetricsRoutes(_NOTHING, public=False),
-        DoctorRoutes(_NOTHING, _NOTHING, _NOTHING, _NOTHING, _NOTHING, anonymous=False),
+        DoctorRoutes(_NOTHING, _NOTHING, _NOTHING, _NOTHING, _NOTHING, _NOTHING, anonymous=False),
         SpaceRoutes(_NOTHING, _NOTHING, _NOTHING),
         WatchRoutes(_NOTHING, _NOTHING, ""),
-        SystemRoutes(_NOTHING, _NOTHING, _NOTHING, _NOTHING, _NOTHING, _NOTHING, _NOTHING),
+        SystemRoutes(_NOTHING, _NOTHING, _NOTHING, _NOTHING, _NOTHING, _NOTHING, _NOTHING, _NOTHING, _NOTHING),
     )
     for endpoint in routes.endpoints()
 )

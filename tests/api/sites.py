@@ -17,6 +17,7 @@ from attune.base.clock import Clock
 from attune.base.installation import Installation
 from attune.database.connecting import embedded_url
 from attune.database.embedded import Cluster
+from attune.database.storage import Free, free_bytes
 from attune.settings import load
 from tests.api import contract
 from tests.support.engines import pack
@@ -120,7 +121,11 @@ async def new_database(cluster: Cluster) -> AsyncIterator[str]:
 
 @asynccontextmanager
 async def site_on(
-    dsn: str, folder: Path, settings: Mapping[str, Mapping[str, Any]] | None = None, clock: Clock | None = None
+    dsn: str,
+    folder: Path,
+    settings: Mapping[str, Mapping[str, Any]] | None = None,
+    clock: Clock | None = None,
+    free: Free = free_bytes,
 ) -> AsyncIterator[Site]:
     """A server with the pack `shop`."""
     pack(folder / "packs", "shop", SHOP)
@@ -132,10 +137,12 @@ async def site_on(
     }
     place = Installation(folder / "data")
     hooks = {"response": [contract.check]}
-    transport = httpx2.AsyncHTTPTransport(uds=str(place.socket))
+    # Shorter than the server's patience with a connection that idles, or a request might meet its end.
+    limits = httpx2.Limits(keepalive_expiry=2)
+    transport = httpx2.AsyncHTTPTransport(uds=str(place.socket), limits=limits)
     async with (
-        serving(load(None, merged), place, clock=clock) as running,
+        serving(load(None, merged), place, clock=clock, free=free) as running,
         httpx2.AsyncClient(transport=transport, base_url="http://localhost", timeout=40, event_hooks=hooks) as local,
-        httpx2.AsyncClient(base_url=running.about.url, timeout=40, event_hooks=hooks) as remote,
+        httpx2.AsyncClient(base_url=running.about.url, timeout=40, event_hooks=hooks, limits=limits) as remote,
     ):
         yield Site(running, place, local, remote, dsn)

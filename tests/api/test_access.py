@@ -92,6 +92,15 @@ ROUTES = [
     ("GET", "/api/v1/packs/{ref}/archive", RIGHT),
     ("GET", "/api/v1/rules/{ref}/source", RIGHT),
     ("GET", "/api/v1/executions/{id}/logs/{stream}", RIGHT),
+    ("GET", "/api/v1/inquiries", RIGHT),
+    ("POST", "/api/v1/inquiries", RIGHT),
+    ("GET", "/api/v1/inquiries/status/{status}", RIGHT),
+    ("GET", "/api/v1/inquiries/{id}", RIGHT),
+    ("PUT", "/api/v1/inquiries/{id}", RIGHT),
+    ("PATCH", "/api/v1/inquiries/{id}", RIGHT),
+    ("DELETE", "/api/v1/inquiries/{id}", RIGHT),
+    ("POST", "/api/v1/inquiries/{id}/respond", RIGHT),
+    ("GET", "/api/v1/executions/{id}/inquiries", RIGHT),
     ("GET", "/api/v1/bus/topology", RIGHT),
     ("GET", "/api/v1/bus/queues", RIGHT),
     ("GET", "/api/v1/bus/trace/{correlation_id}", RIGHT),
@@ -119,6 +128,7 @@ PARAMETERS = {
     "{action}": "no.such",
     "{id}": "9000000000",
     "{stream}": "stdout",
+    "{status}": "pending",
     "{correlation_id}": "00000000-0000-0000-0000-000000000000",
 }
 
@@ -153,6 +163,7 @@ async def powerless_there(open_site: Site) -> dict[str, str]:
 
 
 async def test_the_table_names_every_route_of_the_application(site: Site) -> None:
+    """T-97: a route that nobody thought of gave tokens to anybody."""
     engine = site.serving.engine
     application = await _application(
         engine, site.serving.about, site.serving.settings, site.place, SystemClock(), engine._ownership
@@ -180,6 +191,7 @@ async def test_a_route_lets_in_who_may_use_it_and_nobody_else(
     path: str,
     asks: str,
 ) -> None:
+    """T-81, T-82, T-94: whoever could sign in could do what had no check of its own."""
     url = _concrete(path)
 
     got = {

@@ -1,6 +1,7 @@
 """Bad input: a clear error in the one shape, on every route, and nothing is done."""
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 from uuid import UUID
@@ -38,6 +39,10 @@ GOOD: dict[tuple[str, str], dict[str, Any]] = {
     ("POST", "/api/v1/events"): {"trigger_ref": "shop.sold"},
     ("POST", "/api/v1/executions/execute"): {"action_ref": "core.noop"},
     ("POST", "/api/v1/executions/{id}/rerun"): {"parameters": {}},
+    ("POST", "/api/v1/inquiries"): {"execution": 9_000_000_000, "prompt": "Shall we?"},
+    ("PUT", "/api/v1/inquiries/{id}"): {"status": "cancelled"},
+    ("PATCH", "/api/v1/inquiries/{id}"): {"status": "cancelled"},
+    ("POST", "/api/v1/inquiries/{id}/respond"): {"response": True},
     ("POST", "/api/v1/bus/dead-letters/replay"): {"ids": [9_000_000_000]},
     ("POST", "/api/v1/bus/dead-letters/discard"): {"ids": [9_000_000_000]},
 }
@@ -52,6 +57,7 @@ PARAMETERS = {
     "{action}": "no.such",
     "{id}": "9000000000",
     "{stream}": "stdout",
+    "{status}": "nothing",
     "{correlation_id}": "00000000-0000-0000-0000-000000000000",
 }
 
@@ -277,6 +283,13 @@ async def test_a_ref_of_nothing_is_not_found(site: Site, path: str, fields: dict
     assert _problem(answer, 404, "NOT_FOUND")["detail"] == detail
 
 
+async def test_nobody_else_makes_events_that_say_what_goes_wrong(site: Site) -> None:
+    answer = await site.ask("POST", "/api/v1/events", json={"trigger_ref": "core.alert", "payload": {}})
+
+    assert "Nobody but Attune itself" in _problem(answer, 403, "FORBIDDEN")["detail"]
+    assert await site.data("GET", "/api/v1/events?trigger_ref=core.alert") == []
+
+
 async def test_what_exists_already_or_is_switched_off_is_a_conflict(site: Site) -> None:
     rule = GOOD["POST", "/api/v1/rules"] | {"ref": "shop.twice"}
     await site.data("POST", "/api/v1/rules", json=rule)
@@ -370,6 +383,17 @@ async def test_an_id_that_nothing_can_have_is_not_found(site: Site, given: str) 
 @pytest.mark.parametrize("given", ["abc", "0", "%00", "00000000-0000-0000-0000-00000000000g"])
 async def test_a_correlation_id_that_nothing_can_have_is_not_found(site: Site, given: str) -> None:
     _problem(await site.ask("GET", f"/api/v1/bus/trace/{given}"), 404, "NOT_FOUND")
+
+
+@pytest.mark.parametrize("given", ["..%2f..%2fetc%2fpasswd", "%2fetc%2fpasswd", "..%5cpasswd", "shop%2f..%2f.."])
+async def test_t99_no_name_in_a_path_leads_to_a_file(site: Site, given: str) -> None:
+    """No route takes the path of a file; what looks like one is the name of nothing."""
+    for endpoint in ENDPOINTS:
+        body = GOOD.get((endpoint.method, endpoint.path))
+        for name in re.findall(r"{\w+}", endpoint.path):
+            url = _concrete(endpoint.path.replace(name, given))
+            assert (await site.ask(endpoint.method, url, json=body)).status_code == 404, url
+    assert not [endpoint.path for endpoint in ENDPOINTS if ":path" in endpoint.path]
 
 
 async def test_every_path_with_a_name_of_nothing_is_not_found(site: Site) -> None:

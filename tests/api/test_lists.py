@@ -61,9 +61,9 @@ FILL = (
     """,
     """
     INSERT INTO attune.dead_letter (queue, message_id, correlation_id, depth, message_type, version, source, payload,
-                                    attempts, error, published_at, created)
+                                    attempts, error, published_at, created, alerted)
     SELECT 'attune.events.queue', gen_random_uuid(), gen_random_uuid(), 0, 'EventCreated', '1.0', 'test',
-           '{{"a": [1]}}', 5, 'broken', now(), now()
+           '{{"a": [1]}}', 5, 'broken', now(), now(), true
       FROM generate_series(1, {many})
     """,
     "ANALYZE attune.event",

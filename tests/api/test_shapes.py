@@ -25,7 +25,7 @@ RULE_WHOLE = RULE | {"pack", "action", "trigger", "conditions", "owner_identity"
 TIMER = {"rule", "rule_ref", "trigger_ref", "state", "schedule", "timezone", "problem", "next_fire_at"}
 TIMER |= {"last_fired_at", "execution_count"}
 EVENT = {"id", "trigger", "trigger_ref", "source", "source_ref", "rule", "rule_ref", "has_payload", "created"}
-EVENT |= {"correlation_id"}
+EVENT |= {"correlation_id", "execution"}
 EVENT_WHOLE = (EVENT - {"has_payload"}) | {"config", "payload"}
 ENFORCEMENT = {"id", "rule", "rule_ref", "trigger_ref", "event", "status", "reason", "created", "resolved_at"}
 ENFORCEMENT |= {"correlation_id", "waiting_for", "waiting_since"}
@@ -35,6 +35,9 @@ EXECUTION |= {"original_execution", "correlation_id", "waiting_for", "waiting_si
 EXECUTION |= {"retry_count", "retry_reason", "not_before", *TIMES}
 EXECUTION_WHOLE = EXECUTION | {"action", "config", "executor", "result", "causation_id", "depth", "script"}
 EXECUTION_WHOLE |= {"boot", "deadline", "lease_until", "retried_as"}
+INQUIRY = {"id", "execution", "prompt", "assigned_to", "status", "has_response", "responded_by", "responded_at"}
+INQUIRY |= {"timeout_at", "created"}
+INQUIRY_WHOLE = INQUIRY | {"response_schema", "context", "response", "correlation_id", "updated"}
 IDENTITY = {"id", "login", "display_name", "administrator", "frozen", "has_password", *TIMES}
 TOKENS = {"access_token", "refresh_token", "token_type", "expires_in"}
 ME = {"id", "login", "display_name", "auth_provider", "is_local", "can_change_password", "administrator"}
@@ -42,7 +45,8 @@ HOP = {"queue", "message_id", "message_type", "causation_id", "depth", "source",
 HOP |= {"outcome", "error", "published_at", "delivered_at", "done_at"}
 STATUS = {"version", "url", "pid", "data", "database", "started_at", "uptime_seconds", "demo", "anonymous"}
 STATUS |= {"running_executions", "waiting_timers", "waiting_deliveries", "dead_letters", "broken_packs"}
-STATUS |= {"queues", "running", "failing", "timers", "versions"}
+STATUS |= {"ingress_closed", "storage"}
+STATUS |= {"open_inquiries", "queues", "running", "failing", "timers", "versions"}
 
 SPACE = {"tables", "database_bytes", "wal_bytes", "folders", "free_bytes", "history_bytes", "retention"}
 LETTER = {"id", "queue", "message_id", "correlation_id", "causation_id", "depth", "message_type", "version", "source"}
@@ -102,6 +106,10 @@ OBJECTS: list[tuple[str, str, dict[str, Any] | None, int, set[str]]] = [
     ("POST", "/api/v1/executions/execute", {"action_ref": "core.noop"}, 201, EXECUTION_WHOLE),
     ("POST", "/api/v1/executions/{sleeping}/cancel", None, 200, EXECUTION_WHOLE),
     ("POST", "/api/v1/executions/{ended}/rerun", {"parameters": {"exit_code": 1}}, 201, EXECUTION_WHOLE),
+    ("POST", "/api/v1/inquiries", {"prompt": "Shall we?"}, 201, INQUIRY_WHOLE),
+    ("GET", "/api/v1/inquiries/{inquiry}", None, 200, INQUIRY_WHOLE),
+    ("PUT", "/api/v1/inquiries/{inquiry}", {"assigned_to": None}, 200, INQUIRY_WHOLE),
+    ("PATCH", "/api/v1/inquiries/{withdrawn}", {"status": "cancelled"}, 200, INQUIRY_WHOLE),
     ("GET", "/api/v1/bus/topology", None, 200, {"exchanges", "queues"}),
     ("GET", "/api/v1/bus/queues", None, 200, {"queues", "unroutable"}),
     ("GET", "/api/v1/bus/trace/{correlation_id}", None, 200, {"correlation_id", "hops"}),
@@ -134,6 +142,9 @@ LISTS: list[tuple[str, set[str]]] = [
     ("/api/v1/events", EVENT),
     ("/api/v1/enforcements", ENFORCEMENT),
     ("/api/v1/executions", EXECUTION),
+    ("/api/v1/inquiries", INQUIRY),
+    ("/api/v1/inquiries/status/{open}", INQUIRY),
+    ("/api/v1/executions/{asking}/inquiries", INQUIRY),
     ("/api/v1/bus/dead-letters", LETTER),
 ]
 
@@ -155,6 +166,9 @@ OTHERS = {
     # What never ends: test_streams.py.
     ("GET", "/api/v1/stream"),
     ("GET", "/api/v1/executions/stream"),
+    ("DELETE", "/api/v1/inquiries/{id}"),
+    # With a message beside the data: tests/api/test_inquiries.py.
+    ("POST", "/api/v1/inquiries/{id}/respond"),
     # Files, and what they have the last word on: tests/cli/test_files.py.
     ("GET", "/api/v1/rules/{ref}/source"),
     ("GET", "/api/v1/packs/{ref}/files"),
@@ -196,6 +210,7 @@ async def shop(cluster: Cluster, base: Path) -> AsyncIterator[Shop]:
             "POST", "/api/v1/executions/execute", json={"action_ref": "core.sleep", "parameters": {"seconds": 1000}}
         )
         ended = await site.data("POST", "/api/v1/executions/execute?wait=30", json={"action_ref": "core.noop"})
+        questions = [await site.data("POST", "/api/v1/inquiries", json={"prompt": "Shall we?"}) for _ in range(2)]
         letters = await site.sql(
             """
             INSERT INTO attune.dead_letter (queue, message_id, correlation_id, depth, message_type, version, source,
@@ -222,6 +237,10 @@ async def shop(cluster: Cluster, base: Path) -> AsyncIterator[Shop]:
                 "sleeping": sleeping["id"],
                 "ended": ended["id"],
                 "correlation_id": event["correlation_id"],
+                "open": "pending",
+                "asking": questions[0]["execution"],
+                "inquiry": questions[0]["id"],
+                "withdrawn": questions[1]["id"],
                 "refresh_token": tokens["refresh_token"],
                 **{name: row["id"] for name, row in zip(("letter", "replayed", "discarded"), letters, strict=True)},
             },
@@ -277,7 +296,7 @@ async def test_health_answers_without_an_envelope(shop: Shop) -> None:
         "status": "ok",
         "version": __version__,
         "database": "connected",
-        "checks": {"database": "ok", "pipeline": "ok"},
+        "checks": {"database": "ok", "pipeline": "ok", "storage": "ok"},
     }
     assert [answer.status_code for answer in (plain, detailed, ready, live)] == [200] * 4
     assert (ready.content, live.content) == (b"", b"")
@@ -346,7 +365,7 @@ async def test_an_event_is_explained_rule_by_rule(shop: Shop) -> None:
     rules = {rule["rule_ref"]: rule for rule in explained["rules"]}
     assert explained["event"] == event
     assert rules["shop.always"]["decision"] == "matched"
-    ran = {"id": execution["id"], "status": "completed", "error": None, "attempts": 1}
+    ran = {"id": execution["id"], "status": "completed", "error": None, "attempts": 1, "inquiries": []}
     assert rules["shop.always"]["execution"] == ran
     assert rules["shop.never"]["decision"] == "not_matched"
     assert rules["shop.never"]["conditions"]["outcome"] == "false"

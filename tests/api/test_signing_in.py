@@ -85,6 +85,7 @@ async def test_a_refresh_token_outlives_its_access_token_and_gives_new_ones(site
 
 
 async def test_each_kind_of_token_is_good_for_its_own_purpose_only(site: Site) -> None:
+    """T-98: rights were checked for access tokens alone, and every other kind was let through."""
     tokens = await site.tokens("admin")
 
     assert await _me(site, tokens["refresh_token"]) == 401

@@ -63,6 +63,7 @@ def test_a_pack_that_is_right_has_no_problems(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["core", "hello"])
 def test_the_bundled_packs_are_right(name: str) -> None:
+    """T-61: a definition that was shipped could not be loaded."""
     assert wrong(BUNDLED / name) == []
 
 

@@ -414,6 +414,7 @@ async def test_a_row_whose_moment_has_come_is_known_although_nobody_has_looked_y
 
 
 async def test_memory_is_bounded_however_much_is_handed_over(broker: Broker) -> None:
+    """T-16."""
     alive = 0
 
     class Text(str):

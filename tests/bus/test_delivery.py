@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import anyio
@@ -12,11 +13,11 @@ from attune.bus.bus import Unroutable
 from attune.bus.messages import Delivery, Message
 from attune.bus.outcomes import DONE, Outcome, Reject, Retry
 from attune.bus.transaction import Transaction
-from attune.database.pool import DatabaseUnavailable
+from attune.database.pool import DatabaseUnavailable, Row
 from tests.bus.conftest import MakeRig
 from tests.bus.parts import ANSWERS, NUMBERS, THINGS, Answered, Change, Counted, Rig, ThingChanged, Told, root
 from tests.support.clock import VirtualClock
-from tests.support.waiting import eventually
+from tests.support.waiting import eventually, until
 
 
 class _Boom(Exception):
@@ -354,6 +355,39 @@ async def test_each_delivery_of_a_batch_has_its_own_outcome(slow_rig: Rig, clock
     assert (counters.delivered, counters.done, counters.retried, counters.dead) == (4, 2, 1, 1)
 
 
+async def test_t05_a_delivery_that_always_fails_comes_later_and_later_and_then_no_more(
+    slow_rig: Rig, clock: VirtualClock
+) -> None:
+    """T-01, T-09: it ends among the dead letters, and holds up nobody meanwhile."""
+    rig = slow_rig
+
+    async def fail(transaction: Transaction, batch: Sequence[Delivery[Counted]]) -> Sequence[Outcome]:
+        if 1 not in [delivery.message.number_id for delivery in batch]:
+            return await rig.effect(transaction, batch)
+        rig.calls.note(batch)
+        raise _Boom("no ones")
+
+    async def again(attempt: int) -> Row | None:
+        return next((row for row in await rig.waiting() if row["attempt"] == attempt), None)
+
+    async with rig.consuming(fail):
+        await rig.publish(1, 2)
+        for attempt, seconds in enumerate((1, 4, 16, 64), start=2):
+            row = await until(partial(again, attempt))
+            assert (row["available_at"] - clock.now(), row["error"]) == (timedelta(seconds=seconds), "_Boom: no ones")
+            await rig.publish(attempt * 10)
+            clock.advance(seconds)
+        await eventually(lambda: rig.bus.counters.of(NUMBERS).dead == 1)
+        clock.advance(10_000)
+        await rig.publish(60)
+        await rig.until_effects([2, 20, 30, 40, 50, 60])
+
+    (letter,) = await rig.dead()
+    assert (letter["subject"], letter["error"], letter["attempts"]) == ("number:1", "_Boom: no ones", 5)
+    # Once with its neighbour, and once for each attempt.
+    assert rig.calls.numbers[1] == 1 + 5
+
+
 async def test_a_retry_comes_when_it_is_due_and_keeps_its_identity(slow_rig: Rig, clock: VirtualClock) -> None:
     rig = slow_rig
     seen: list[tuple[object, int]] = []
@@ -450,7 +484,46 @@ async def test_a_clock_that_went_back_does_not_hold_up_what_was_due(make_rig: Ma
         await later.until_effects([1])
 
 
+# By how many hours the clock is set, one after the other, while a retry waits for a minute.
+JUMPS = [[2], [-2], [2, -2], [-2, 2]]
+
+
+@pytest.mark.parametrize("hours", JUMPS)
+async def test_a_clock_that_jumps_while_a_retry_waits_makes_nothing_lost_doubled_or_stuck(
+    slow_rig: Rig, clock: VirtualClock, hours: list[int]
+) -> None:
+    rig = slow_rig
+    due = clock.now() + timedelta(seconds=60)
+
+    async def one_fails_once(transaction: Transaction, batch: Sequence[Delivery[Counted]]) -> Sequence[Outcome]:
+        if batch[0].message.number_id == 1 and batch[0].attempt == 1:
+            rig.calls.note(batch)
+            return [Retry(60, "not yet")] * len(batch)
+        return await rig.effect(transaction, batch)
+
+    async with rig.consuming(one_fails_once):
+        await rig.publish(1)
+        await eventually(lambda: rig.calls.numbers == {1: 1})
+        for jump in hours:
+            clock.set(clock.now() + timedelta(hours=jump))
+            # Somebody looks at the queues before its consumer does.
+            rig.bus.broker.depth(NUMBERS)
+        # What is published now is due now, whatever the clock says.
+        await rig.publish(2)
+        await eventually(lambda: 2 in rig.calls.numbers)
+        while clock.now() < due:
+            clock.advance(60)
+            await anyio.wait_all_tasks_blocked()
+        clock.advance(1)
+        await rig.until_empty()
+
+    assert rig.calls.numbers == {1: 2, 2: 1}
+    assert await rig.effects() == [1, 2]
+    assert await rig.sweep() == 0
+
+
 async def test_deliveries_of_unknown_queues_are_left_alone(make_rig: MakeRig) -> None:
+    """T-25: what was under way when queues were renamed had to be removed by hand."""
     rig = make_rig()
     await rig.insert(1)
     await rig.execute("UPDATE attune.delivery SET queue = 'of a later release', available_at = now() + '1 hour'")

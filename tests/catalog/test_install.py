@@ -295,3 +295,28 @@ async def test_every_version_of_a_definition_is_kept(database: Database, tmp_pat
                 for at in (first - 1, first, second, second + 1)
             ]
         assert amounts == [[], [3], [4], []]
+
+
+async def test_t96_to_read_a_pack_runs_nothing_of_it(database: Database, tmp_path: Path) -> None:
+    run = f"touch {tmp_path}/ran\n"
+    python = f"import pathlib\npathlib.Path({str(tmp_path / 'ran')!r}).touch()\n"
+    files = {
+        **SHOP,
+        "actions/pay.sh": f"#!/bin/sh\n{run}",
+        "actions/look.yaml": "entry_point: look.py\n",
+        "actions/look.py": python,
+        **dict.fromkeys(("setup.py", "conftest.py", "actions/__init__.py", "tests/test_shop.py"), python),
+        **dict.fromkeys(("setup.sh", "install.sh", "Makefile", ".git/hooks/post-checkout"), run),
+        "requirements.txt": "-e .\n",
+    }
+    directory = pack(tmp_path, "shop", files)
+    for path in directory.rglob("*"):
+        path.chmod(0o755)
+    async with engine_on(database, tmp_path, packs=[directory]) as engine:
+        assert (await refs(database))["action"] == ["shop.look", "shop.pay"]
+
+        change(directory, {"pack.yaml": f'ref: shop\nlabel: !!python/object/apply:os.system ["{run.strip()}"]\n'})
+        with pytest.raises(YamlError):
+            await engine.installer.install(directory)
+
+    assert not (tmp_path / "ran").exists()

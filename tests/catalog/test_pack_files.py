@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from attune.catalog.files import checksum, read_pack, read_rule
+from attune.catalog.model import Runtime
 from attune.catalog.sources import read_sources
 from attune.catalog.yamls import YamlError
 from tests.support.engines import pack
@@ -224,6 +225,22 @@ def test_every_key_of_a_file_is_read(tmp_path: Path) -> None:
     assert [(one.ref, one.enabled, one.output) for one in folder.triggers] == [("shop.sold", False, {"b": {}})]
     assert [(one.runner_type, one.timeout, one.output_format) for one in folder.actions] == [("python", 5, "jsonl")]
     assert [(one.content.enabled, one.content.conditions) for one in folder.rules] == [(False, [1])]
+
+
+@pytest.mark.parametrize(
+    ("written", "runtime"),
+    [
+        ("shell", Runtime.SHELL),
+        ("bash", Runtime.SHELL),
+        ("sh", Runtime.SHELL),
+        ("python", Runtime.PYTHON),
+        ("python3", Runtime.PYTHON),
+    ],
+)
+def test_t88_whatever_a_runtime_is_called_it_has_one_name(tmp_path: Path, written: str, runtime: Runtime) -> None:
+    files = {"actions/pay.yaml": f"{ACTION}runner_type: {written}\n", "actions/pay.sh": ""}
+    (action,) = read_pack(pack(tmp_path, "shop", files)).actions
+    assert action.runtime is runtime
 
 
 @pytest.mark.parametrize(

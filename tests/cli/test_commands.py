@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 import anyio
 import pytest
@@ -13,6 +14,7 @@ import typer
 import yaml
 from typer.testing import CliRunner
 
+from attune.base.traces import traceparent
 from attune.cli.root import app
 from attune.upkeep.doctor import CHECKS
 from tests.api.sites import Site, bearer
@@ -427,6 +429,25 @@ async def test_why_a_rule_did_not_fire_is_told_in_one_command(site: Site, attune
         "  failed 1 time:\n"
         f"    1  exit code 3: line 8   (attune why event {cheap})\n"
     )
+
+
+async def test_what_an_execution_types_belongs_to_its_chain(site: Site, attune: Commands) -> None:
+    by = await site.data("POST", "/api/v1/executions/execute?wait=30", json={"action_ref": "core.noop"})
+    variables = {"TRACEPARENT": traceparent(UUID(by["correlation_id"]), by["id"])}
+
+    emitted = await attune("event", "emit", "shop.typed", "-p", "item=tea", "--json", **variables)
+    ran = await attune("run", "core.noop", "--json", **variables)
+    foreign = await attune("event", "emit", "shop.typed", "-p", "item=tea", "--json", TRACEPARENT="no\nsense")
+
+    event, execution = json.loads(emitted.stdout), json.loads(ran.stdout)
+    assert event["execution"] == execution["parent"] == by["id"]
+    assert json.loads(foreign.stdout)["execution"] is None
+    because = f"by execution {by['id']}   (attune why execution {by['id']})"
+    assert f"  caused {because}" in (await attune("why", "event", str(event["id"]))).stdout
+    assert f"asked for {because}" in (await attune("why", "execution", str(execution["id"]))).stdout
+    told = json.loads((await attune("why", "execution", str(execution["id"]), "--json")).stdout)
+    instants = [state["at"] for state in told["states"]]
+    assert instants == sorted(instants), "what the other was told is not taken for its own"
 
 
 async def test_why_an_execution_waits_is_told_while_it_does(site: Site, attune: Commands) -> None:

@@ -14,7 +14,7 @@ import anyio
 import anyio.lowlevel
 
 from attune.base.crash_points import POINTS
-from tests.crash.load import Load
+from tests.crash.load import Load, People
 from tests.crash.oracle import UNFINISHED, Findings, describe, judge
 from tests.crash.server import Server, kill_backends
 from tests.crash.workload import POISON, torture_pack
@@ -82,6 +82,7 @@ class Campaign:
         torture_pack(folder, self._file)
         self._server = Server(folder, sabotage)
         self._load = Load(self._server, self._random)
+        self._people = People(self._server)
         self._accepted_before = 0
         self.result = Result(seed)
 
@@ -96,7 +97,7 @@ class Campaign:
                     return
                 if self.result.counted[point] < _HITS or min(self.result.counted[one] for one in POINTS) >= _HITS:
                     yield point
-                if index % 4 == 0:
+                if index % 6 == 0:
                     yield next(others)
 
     def some(self, points: int) -> Iterator[str | Blow]:
@@ -113,10 +114,12 @@ class Campaign:
             await self._poison()
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._load.run)
+                tasks.start_soon(self._people.run)
                 await self._load.until_accepted(MIN_ACCEPTED)
                 for blow in blows:
                     await self._strike(blow)
                 await self._come_to_rest()
+                tasks.cancel_scope.cancel()
             self.result.events = len(self._load.accepted)
             return self.result
         finally:
@@ -221,7 +224,7 @@ class Campaign:
                 while left := describe(await connection.fetch(UNFINISHED)):  # noqa: ASYNC110 - a test looks from outside
                     await anyio.sleep(0.2)
             await self._note_rescued()
-            self._merge(await judge(connection, self._load, self._file))
+            self._merge(await judge(connection, self._load, self._people, self._file))
             self.result.findings.stuck += left
         finally:
             connection.terminate()

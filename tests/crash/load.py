@@ -1,6 +1,7 @@
 """Who sends events: numbered, again and again until the server says yes, and remembering what it said."""
 
 from collections import Counter
+from contextlib import suppress
 from random import Random
 
 import anyio
@@ -12,8 +13,36 @@ from tests.support.waiting import eventually
 
 _SENDERS = 12
 _PAUSE = 0.05
+_INQUIRIES = "/api/v1/inquiries"
 _NO_KEY = 11
 """Every eleventh number is sent once, without a key: who gets no answer does not know."""
+
+
+class People:
+    """Answers what is to be answered, each with its own prompt, until cancelled. `answered` are those that the server
+    has taken, with their prompts."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self.answered: dict[int, str] = {}
+
+    async def run(self) -> None:
+        async with self._server.client() as client:
+            while True:
+                with suppress(OSError, httpx2.HTTPError):
+                    await self._answer_some(client)
+                await anyio.sleep(_PAUSE)
+
+    async def _answer_some(self, client: httpx2.AsyncClient) -> None:
+        found = (await client.get(f"{_INQUIRIES}?status=pending&per_page=200")).raise_for_status().json()["data"]
+        for summary in found:
+            # Those with a timeout are nobody's business.
+            if summary["timeout_at"] is None:
+                answer = await client.post(
+                    f"{_INQUIRIES}/{summary['id']}/respond", json={"response": summary["prompt"]}
+                )
+                if answer.is_success:
+                    self.answered[summary["id"]] = summary["prompt"]
 
 
 class Load:

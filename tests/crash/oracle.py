@@ -10,7 +10,7 @@ from typing import Any
 
 import asyncpg
 
-from tests.crash.load import Load
+from tests.crash.load import Load, People
 from tests.crash.workload import POISONED, TIMERS, WORK, Work
 
 _TERMINAL = {"completed", "failed", "cancelled", "timeout", "abandoned"}
@@ -23,11 +23,23 @@ UNFINISHED = """
      UNION ALL
     SELECT 'enforcement ' || id FROM attune.enforcement WHERE status = 'created'
      UNION ALL
+    SELECT 'inquiry ' || id FROM attune.inquiry WHERE status = 'pending'
+     UNION ALL
     SELECT 'turn of rule ' || rule FROM attune.rule_turn
      UNION ALL
     SELECT 'execution ' || execution || ' in the queue of rule ' || rule FROM attune.rule_queue
 """
 """What has not come to its end. Empty when everything has, but for what timers have just begun."""
+
+
+INQUIRIES = """
+    SELECT i.id, i.status, i.response #>> '{}' AS response, e.result ->> 'response' AS result,
+           (SELECT count(*) FROM attune.event WHERE trigger_ref = 'core.inquiry_created'
+               AND (payload ->> 'inquiry_id')::bigint = i.id) AS created,
+           (SELECT count(*) FROM attune.event WHERE trigger_ref = 'core.inquiry_responded'
+               AND (payload ->> 'inquiry_id')::bigint = i.id) AS responded
+      FROM attune.inquiry i JOIN attune.execution e ON e.id = i.execution
+"""
 
 
 @dataclass
@@ -47,7 +59,7 @@ class Findings:
         return "\n".join(f"{kind}: {one}" for kind, found in kinds.items() for one in found[:10])
 
 
-async def judge(connection: asyncpg.Connection, load: Load, file: Path) -> Findings:
+async def judge(connection: asyncpg.Connection, load: Load, people: People, file: Path) -> Findings:
     """What is wrong with the rows of a server that has nothing left to do."""
     findings = Findings()
     events = await _numbered(connection)
@@ -65,6 +77,8 @@ async def judge(connection: asyncpg.Connection, load: Load, file: Path) -> Findi
     findings.lost += [f"{count} dead letter(s) about {subject}" for subject, count in letters.items()]
     findings.doubled += [f"execution {execution} ran {count} times" for execution, count in runs.items() if count > 1]
     findings.doubled += await _done_twice(connection)
+    inquiries = await connection.fetch(INQUIRIES)
+    _judge_answers(findings, people, {row["id"]: row for row in inquiries})
     for ref in TIMERS:
         _judge_timer(findings, ref, *await _instants(connection, ref))
     return findings
@@ -133,8 +147,21 @@ def _judge_enforcement(
         if work.leaves and one["status"] == "completed" and runs.get(one["id"], 0) == 0:
             findings.lost.append(f"execution {one['id']} of {work.ref} completed, and did not run")
     last = attempts[-1]["status"]
-    if last not in ({"completed"} if work.completes else {"completed", "abandoned"}):
+    if last not in work.ends:
         findings.lost.append(f"the last of {len(attempts)} attempts of {name} is {last}")
+
+
+def _judge_answers(findings: Findings, people: People, inquiries: Mapping[int, Any]) -> None:
+    """Every answer that was taken must have reached who asked, and rules must have heard of all once."""
+    for inquiry, response in people.answered.items():
+        row = inquiries.get(inquiry)
+        if row is None or not row["response"] == row["result"] == response:
+            findings.lost.append(f"the answer {response!r} to inquiry {inquiry} has become {row and dict(row)}")
+    for row in inquiries.values():
+        heard, wanted = (row["created"], row["responded"]), (1, int(row["status"] == "responded"))
+        if heard != wanted:
+            problem = f"rules heard {heard} times of inquiry {row['id']} and its answer, not {wanted}"
+            (findings.lost if heard < wanted else findings.doubled).append(problem)
 
 
 def _judge_timer(

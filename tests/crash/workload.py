@@ -21,8 +21,9 @@ TIMERS = ("torture.interval", "torture.cron")
 class Work:
     """A rule on an event: for which numbers it matches, as an expression and as a function of the number.
 
-    `leaves`: its action leaves a line for each run in the oracle's file. `completes`: its last attempt does complete,
-    whatever was killed, because it is tried again when it was abandoned. `may_skip`: it does not overlap.
+    `leaves`: its action leaves a line for each run in the oracle's file. `ends`: the states that its last attempt may
+    end in; it does complete, whatever was killed, when it is tried again after it was abandoned, or waits as a row.
+    `may_skip`: it does not overlap.
     """
 
     ref: str
@@ -31,7 +32,7 @@ class Work:
     matches: Callable[[int], bool]
     action: str
     leaves: bool = False
-    completes: bool = True
+    ends: frozenset[str] = frozenset({"completed"})
     may_skip: bool = False
     overlap: str = "allow"
 
@@ -40,19 +41,25 @@ def _every(step: int, rest: int) -> tuple[str, Callable[[int], bool]]:
     return f"event.payload.n % {step} == {rest}", lambda n: n % step == rest
 
 
+_KILLED = frozenset({"completed", "abandoned"})
+
+
 def _work() -> tuple[Work, ...]:
     # What runs inside the server and not in a process is abandoned with it.
     return (
-        Work("torture.all", COUNTED, "true", lambda _: True, "core.noop", completes=False),
-        Work("torture.third", COUNTED, *_every(3, 0), "core.echo", completes=False),
+        Work("torture.all", COUNTED, "true", lambda _: True, "core.noop", ends=_KILLED),
+        Work("torture.third", COUNTED, *_every(3, 0), "core.echo", ends=_KILLED),
         Work("torture.process", COUNTED, *_every(10, 0), "torture.append", leaves=True),
-        Work("torture.once", COUNTED, *_every(10, 5), "torture.once", leaves=True, completes=False),
+        Work("torture.once", COUNTED, *_every(10, 5), "torture.once", leaves=True, ends=_KILLED),
         Work("torture.slow", COUNTED, *_every(20, 7), "torture.slow", leaves=True),
         Work("torture.flaky", COUNTED, *_every(25, 1), "torture.flaky", leaves=True),
-        Work("torture.queued", COUNTED, *_every(10, 3), "core.noop", completes=False, overlap="queue"),
+        Work("torture.queued", COUNTED, *_every(10, 3), "core.noop", ends=_KILLED, overlap="queue"),
         Work("torture.skipped", COUNTED, *_every(10, 4), "torture.append", leaves=True, may_skip=True, overlap="skip"),
+        # Somebody answers the first of these, and nobody the second.
+        Work("torture.asked", COUNTED, *_every(10, 6), "core.ask"),
+        Work("torture.unanswered", COUNTED, *_every(10, 8), "core.ask", ends=frozenset({"timeout"})),
         *(
-            Work(f"torture.flood{number:02}", FLOODED, "true", lambda _: True, "core.noop", completes=False)
+            Work(f"torture.flood{number:02}", FLOODED, "true", lambda _: True, "core.noop", ends=_KILLED)
             for number in range(FLOOD_RULES)
         ),
         # Its enforcement cannot be written: the database refuses it.
@@ -101,7 +108,10 @@ def torture_pack(folder: Path, file: Path) -> Path:
 
 
 def _rule(work: Work) -> str:
+    number = 'prompt: "number {{ event.payload.n }}"'
+    asked = f"{number}, timeout: 0.3" if "timeout" in work.ends else number
     params = {"core.echo": 'action_params: {message: "number {{ event.payload.n }}"}\n', "core.noop": ""}
+    params["core.ask"] = f"action_params: {{{asked}}}\n"
     numbers = params.get(work.action, 'action_params: {n: "{{ event.payload.n }}"}\n')
     return (
         f"trigger: {work.trigger}\nconditions: {{expression: {work.when!r}}}\noverlap: {work.overlap}\n"

@@ -63,6 +63,14 @@ curl -s http://127.0.0.1:8080/api/v1/events -H "Authorization: Bearer $token" -H
 Routes that take a key say so below; the others that change something refuse one (422), and `GET` has no use for it.
 `attune event emit` and `attune run` have `--idempotency-key`.
 
+## On behalf of an execution
+
+`POST /api/v1/events`, `POST /api/v1/executions/execute` and a re-run read the header `traceparent` of the
+[W3C trace context](https://www.w3.org/TR/trace-context/). If it names an execution of this server as the parent, and
+the chain of that execution as the trace, what is made belongs to that chain: an event has the `execution` that has
+caused it, an execution has it as its `parent`. Anything else in the header is no error: it is as if it were not there.
+[Actions](actions.md#what-a-script-is-given) get the value as `TRACEPARENT`.
+
 ## Answers
 
 An object is `{"data": {…}}`; a deletion `{"success": true, "message": "…"}`. Times are RFC 3339 in UTC. Every answer
@@ -98,9 +106,10 @@ An error is `application/problem+json` (RFC 9457): `type`, `title`, `status`, `d
 | 413 | `PAYLOAD_TOO_LARGE` | the body is too large |
 | 415 | `UNSUPPORTED_MEDIA_TYPE` | the body is no JSON by its headers |
 | 422 | `VALIDATION_ERROR` | what was sent is wrong; `errors` says where |
+| 429 | `BACKLOG_FULL` | too much waits already ([overload](overload.md)); `Retry-After` says when |
 | 431 | `HEADERS_TOO_LARGE` | the headers have more than 64 kB |
 | 500 | `INTERNAL_SERVER_ERROR` | a defect; the log tells more under the request id |
-| 503 | `SERVICE_UNAVAILABLE`, `DATABASE_UNAVAILABLE` | not now; `Retry-After` says when |
+| 503 | `SERVICE_UNAVAILABLE`, `DATABASE_UNAVAILABLE`, `STORAGE_FULL` | not now; `Retry-After` says when |
 """
 
 _WHO = {Access.PUBLIC: "everybody", Access.IDENTITY: "who has signed in"}

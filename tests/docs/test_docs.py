@@ -8,18 +8,22 @@ from typer.testing import CliRunner
 
 from attune.api import problems
 from attune.api.endpoints import Endpoint
+from attune.base.crash_points import POINTS
 from attune.bus.messages import Message, NotificationType
 from attune.bus.topology import TOPOLOGY
 from attune.cli.root import app
 from attune.cli.talk import Exit
 from attune.settings import sections
 from tests.api.routes import ENDPOINTS
-from tests.docs import commands, endpoints, reference, routing
+from tests.docs import commands, endpoints, reference, routing, traps
+from tests.support.engines import pack
 
 ROOT = Path(__file__).resolve().parents[2]
 GLOSSARY = (ROOT / "docs" / "glossary.md").read_text()
 _ORDER = ("docs/quick-start.md", "docs/howto-home-server.md", "docs/reference/settings.md", "docs/architecture.md")
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("**/*.md")])
+TRAPS = {*range(1, 28), *range(30, 63), *range(70, 103)}
+"""The numbers of the register of traps."""
 
 
 def test_the_page_on_routing_is_the_routing_table() -> None:
@@ -150,6 +154,22 @@ def test_the_files_of_the_quick_start_have_no_problems(tmp_path: Path) -> None:
     _checks_out(tmp_path / "mine")
 
 
+def test_how_to_try_again_and_how_not_to_overlap_are_told_in_files_without_problems(tmp_path: Path) -> None:
+    files = {
+        "actions/upload.yaml": _example("actions.md", "## Trying again"),
+        "actions/upload.sh": "",
+        "rules/sync.yaml": _example("rules.md", "## Overlap").replace("shop.sync", "shop.upload"),
+    }
+    assert "retry_on: " in files["actions/upload.yaml"]
+    assert "overlap: " in files["rules/sync.yaml"]
+    _checks_out(pack(tmp_path, "shop", files))
+
+
+def _example(page: str, heading: str) -> str:
+    """The first YAML below a heading."""
+    return (ROOT / "docs" / page).read_text().partition(heading)[2].partition("```yaml\n")[2].partition("```")[0]
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_command_that_a_page_types_exists(page: Path) -> None:
     known = {tuple(typed.split()) for typed in commands.commands()}
@@ -164,6 +184,22 @@ def test_every_command_that_a_page_types_exists(page: Path) -> None:
 def test_every_notification_is_on_the_page_on_live_views(kind: NotificationType) -> None:
     rows = [line for line in (ROOT / "docs" / "live.md").read_text().splitlines() if f"`{kind}`" in line]
     assert any(f"| `{kind.entity}` |" in line for line in rows)
+
+
+def test_the_register_of_traps_is_what_the_tests_carry() -> None:
+    assert traps.PATH.read_text() == traps.page(), "run: python -m tests.docs.traps"
+
+
+def test_every_trap_is_guarded_or_ruled_out_and_no_test_carries_another_number() -> None:
+    carried = traps.carriers()
+    assert traps.REGISTER.keys() == TRAPS
+    assert carried.keys() <= TRAPS
+    assert [number for number, trap in traps.REGISTER.items() if not trap.why_not and number not in carried] == []
+
+
+def test_every_crash_point_is_on_the_page_on_reliability_once_and_no_other() -> None:
+    told = re.findall(r"^\| (`\w+\.\w+`(?:, `\w+\.\w+`)*) \| ", traps.PATH.read_text(), re.MULTILINE)
+    assert sorted(re.findall(r"`([^`]+)`", " ".join(told))) == sorted(POINTS)
 
 
 def test_the_readme_has_its_two_lines() -> None:

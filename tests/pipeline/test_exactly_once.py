@@ -102,6 +102,7 @@ CRASHES = [
 async def test_t10_a_connection_that_ends_between_effects_and_commit_doubles_and_loses_nothing(
     engine: Engine, table: str, operation: str, condition: str
 ) -> None:
+    """T-04: and an error that passes counts as no attempt."""
     trigger = new_trigger()
     rules = [await new_rule(engine, trigger) for _ in range(2)]
     async with _ending_connections(engine, table, operation, condition) as ended:

@@ -20,6 +20,7 @@ TIMEOUT = 3660
 async def test_an_execution_that_runs_carries_its_boot_its_deadline_and_its_lease(
     database: Database, tmp_path: Path
 ) -> None:
+    """T-19: two deadlines were equal, and two parts ended the same execution."""
     clock = VirtualClock()
     settings = {"worker": {"kill_grace": 7}}
     async with engine_on(database, tmp_path, clock=clock, settings=settings) as engine, engine.running():
@@ -38,7 +39,8 @@ async def test_an_execution_that_runs_carries_its_boot_its_deadline_and_its_leas
 async def test_t100_what_its_worker_holds_is_left_alone_however_long_the_machine_slept(
     database: Database, tmp_path: Path
 ) -> None:
-    """A worker that was not heard of for a while had its executions taken away, and finished them all the same."""
+    """A worker that was not heard of for a while had its executions taken away, and finished them all the same. T-101:
+    and nothing was given to it any more."""
     clock = VirtualClock()
     async with engine_on(database, tmp_path, clock=clock) as engine, engine.running():
         execution = await engine.requests.execute("core.sleep", {"seconds": 1000}, None)
@@ -47,6 +49,8 @@ async def test_t100_what_its_worker_holds_is_left_alone_however_long_the_machine
 
         assert await engine._leases.once() == 0
 
+        after = await engine.requests.execute("core.noop", {}, None)
+        await until_status(engine, after, S.COMPLETED)
         await engine.requests.cancel(execution)
         assert await until_status(engine, execution, S.CANCELLED, S.ABANDONED) is S.CANCELLED
 

@@ -16,6 +16,7 @@ from attune.database.pool import Row
 from attune.events import queries as events
 from attune.events.model import NewEvent
 from attune.executions import queries as executions
+from attune.people import queries as people
 from attune.rules import queries as rules
 from attune.sources.timers import queries as timers
 from tests.pipeline.shop import SHOP, TRIGGERS, new_rule, rows
@@ -65,10 +66,20 @@ FILL = """
       FROM attune.event;
     INSERT INTO attune.timer_skip (rule, rule_ref, first, last, count, reason, created)
     SELECT 1, 'shop.often', now(), now(), 1, 'misfire', now() FROM attune.event;
+    INSERT INTO attune.inquiry (execution, waits, prompt, status, timeout_at, correlation_id, depth, created, updated)
+    SELECT id, true, 'Shall we?', CASE WHEN id % 10 = 0 THEN 'pending' ELSE 'responded' END,
+           '2026-03-01'::timestamptz + id * interval '1 second', correlation_id, 3, now(), now()
+      FROM attune.execution;
     INSERT INTO attune.idempotency_key (scope, key, fingerprint, subject, created)
     SELECT 'local POST /api/v1/events', 'key ' || id, sha256(id::text::bytea), id,
            '2026-03-01'::timestamptz + id * interval '1 second'
       FROM attune.event;
+    INSERT INTO attune.alert (kind, subject, event, correlation_id, raised)
+    SELECT 'dead_letter', 'dead_letter:' || id, id, correlation_id, now() FROM attune.event;
+    INSERT INTO attune.dead_letter (queue, message_id, correlation_id, depth, message_type, version, source, payload,
+                                    attempts, error, published_at, created, alerted)
+    SELECT queue, message_id, correlation_id, depth, message_type, version, source, payload, 1, '', now(), now(), true
+      FROM attune.delivery;
     ANALYZE
 """
 
@@ -89,8 +100,16 @@ HOT: dict[str, tuple[str, list[str]]] = {
     "the worker starts": (executions.START, [_IDS, _NOW, "1", f"'{uuid7()}'", f"'{_TIMEOUTS}'", "35", "true"]),
     "the writer ends": (executions.FINISH, ["'completed'", _NOW, _IDS, "'{}'", "'{running}'", "true"]),
     "completion reads": (executions.READ_ENDINGS, [_IDS]),
+    "completion reads what failed": (executions.STREAK_FACTS, [_IDS]),
+    "dead letters of which nobody was told": (bus.TAKE_NOT_ALERTED, ["25"]),
+    "what has led to an event": (rules.ANCESTORS, [_IDS, _NOW, "1000"]),
     "the history of a rule": (rules.TRIGGER_HISTORY, ["1", "'shop.sold'", "9000", "100"]),
     "the history of a rule with a timer": (rules.TIMER_HISTORY, ["1", _NOW, "'2026-02-01'", "100"]),
+    "a person is asked": (executions.ASK, [_IDS, _NOW, "'{}'", "'{requested,scheduling}'"]),
+    "inquiries are read": (people.READ, [_IDS]),
+    "inquiries of executions are read": (people.OF_EXECUTIONS, [_IDS]),
+    "the time of inquiries is over": (people.LOCK_DUE, ["'2026-03-01T00:10:00Z'", "500"]),
+    "the next of them": (people.NEXT_DUE, []),
     "a key is looked up": (events.READ_KEY, ["'local POST /api/v1/events'", "'key 7'", _NOW]),
     "what keys have made is noted": (events.NAME_SUBJECTS, [_SCOPES, _KEYS, _IDS]),
     "answers are kept": (events.KEEP_ANSWERS, [_SCOPES, _KEYS, _IDS]),
@@ -114,6 +133,8 @@ RETENTION: dict[str, tuple[str, list[str], set[str]]] = {
     "the oldest executions": (executions.OLDEST_EXECUTIONS, ["4000", _NOW, "1000"], set()),
     "chains that are open": (bus.OPEN_CHAINS, [_UUIDS], {"delivery"}),
     "chains with an open execution": (executions.OPEN_CHAINS, [_UUIDS], {"execution_open"}),
+    "chains with an open question": (people.OPEN_CHAINS, [_UUIDS], set()),
+    "inquiries go": (people.DELETE_OF_EXECUTIONS, [_IDS], set()),
     "enforcements go": (executions.DELETE_ENFORCEMENTS, [_IDS], set()),
     "executions go": (executions.DELETE_FIRST_EXECUTIONS, [_IDS], set()),
     "dead letters": (bus.OLDEST_DEAD_LETTERS, ["0", "1000"], set()),
@@ -145,7 +166,8 @@ async def test_retention_finds_its_rows_by_index_whatever_statistics_there_are(
 async def _scanned(connection: asyncpg.Connection, statement: str, arguments: list[str], mode: str) -> set[str]:
     """The tables of which a statement reads every row."""
     await connection.execute(f"SET plan_cache_mode = {mode}; DEALLOCATE ALL; PREPARE hot AS {statement}")
-    plan = loads(await connection.fetchval(f"EXPLAIN (FORMAT JSON) EXECUTE hot ({', '.join(arguments)})"))
+    given = f"({', '.join(arguments)})" if arguments else ""
+    plan = loads(await connection.fetchval(f"EXPLAIN (FORMAT JSON) EXECUTE hot {given}"))
     nodes, scanned = [plan[0]["Plan"]], set()
     while nodes:
         node = nodes.pop()

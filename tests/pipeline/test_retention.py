@@ -29,7 +29,7 @@ from attune.workers.logs import Logs
 from tests.pipeline.shop import SHOP, new_rule, new_trigger, rows, settled
 from tests.support.clock import START, VirtualClock
 from tests.support.engines import emit, engine_on, pack
-from tests.support.history import Story, died, happened, ran, waits
+from tests.support.history import Story, asks, died, happened, ran, waits
 from tests.support.waiting import eventually
 
 DAY = timedelta(days=1)
@@ -172,12 +172,16 @@ async def _dead(database: Database, story: Story) -> None:
     await died(database, OLD, story.chain)
 
 
+async def _asking(database: Database, story: Story) -> None:
+    await asks(database, OLD, story.execution, story.chain)
+
+
 async def _undecided(database: Database, story: Story) -> None:
     async with database.acquire() as connection:
         await connection.execute("UPDATE attune.enforcement SET status = 'created' WHERE id = $1", story.enforcement)
 
 
-@pytest.mark.parametrize("unfinished", [_running, _waiting, _dead, _undecided])
+@pytest.mark.parametrize("unfinished", [_running, _waiting, _dead, _asking, _undecided])
 async def test_nothing_goes_of_a_chain_that_is_open(
     shared_database: Database, retention: Retention, unfinished: Callable[[Database, Story], Any]
 ) -> None:
@@ -198,6 +202,19 @@ async def test_nothing_goes_of_a_chain_that_is_open(
     assert story.enforcement in await ids(shared_database, "enforcement")
     assert story.execution in await ids(shared_database, "execution")
     assert closed.event not in await ids(shared_database, "event")
+
+
+async def test_what_an_execution_has_asked_goes_with_it(shared_database: Database, retention: Retention) -> None:
+    story, alone = await happened(shared_database, OLD), await ran(shared_database, OLD)
+    young = await happened(shared_database, YOUNG)
+    for execution in (story.execution, alone, young.execution):
+        await asks(shared_database, OLD, execution, uuid7(), status="responded")
+
+    await retention.once()
+
+    (row,) = await shared_database.fetch_all("SELECT execution FROM attune.inquiry")
+    assert row["execution"] == young.execution
+    assert retention.account.removed["inquiry"] == 2
 
 
 async def test_a_chain_goes_once_it_is_closed(shared_database: Database, logs: Logs) -> None:
@@ -481,7 +498,7 @@ async def test_prometheus_hears_what_it_removed_and_how_far_it_is_behind(shared_
     await retention.once()
     removed, overdue = collect()
     counts = {one.labels["table"]: one.value for one in removed.samples}
-    assert counts == whole(1) | dict.fromkeys(("timer_skip", "dead_letter", "revision", "logs"), 0)
+    assert counts == whole(1) | dict.fromkeys(("inquiry", "timer_skip", "dead_letter", "revision", "logs"), 0)
     assert [one.value for one in overdue.samples] == [0]
 
 

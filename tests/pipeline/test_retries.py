@@ -105,6 +105,21 @@ async def test_t37_a_timeout_is_a_reason_of_its_own(database: Database, tmp_path
     assert found[1]["retry_reason"] == "timeout"
 
 
+async def test_t31_what_follows_from_an_end_goes_by_its_state_and_not_by_its_words(
+    database: Database, tmp_path: Path
+) -> None:
+    """T-36: whatever a script prints, it has failed, and that is not tried again here."""
+    script = "echo 'abandoned: cancelled by policy, timeout, no worker available' | tee /dev/stderr; exit 1\n"
+    policy = "max_retries: 3\nretry_delay: 0\nretry_on: [timeout, abandoned]"
+    async with running(database, tmp_path, policy, script) as engine:
+        execution = await engine.requests.execute("shop.flaky", {}, None)
+
+        (found,) = await until_attempts(engine, execution, S.FAILED)
+        await until_quiet(engine)
+        assert "abandoned: cancelled by policy" in loads(found["result"])["error"]
+        assert len(await attempts(engine, execution)) == 1
+
+
 async def test_t44_a_retry_waits_as_a_row_and_survives_a_restart(database: Database, tmp_path: Path) -> None:
     """Nobody sleeps for it: what is in memory is only a look at the table when its time has come."""
     clock = VirtualClock()

@@ -46,9 +46,12 @@ class Bench:
         yield noted
         self.statements = before
 
-    async def ingest(self, count: int, payload: str | None = None) -> list[str]:
+    async def ingest(
+        self, count: int, payload: str | None = None, depth: int = 0, execution: int | None = None
+    ) -> list[str]:
         trigger = self.engine.definitions.triggers.by_ref[TRIGGER]
-        new = [NewEvent(trigger.id, trigger.ref, payload, "test", Cause(uuid7(), None, 0)) for _ in range(count)]
+        cause = Cause(uuid7(), None, depth)
+        new = [NewEvent(trigger.id, trigger.ref, payload, "test", cause, execution=execution)] * count
         with self.noting() as noted:
             async with self.engine.bus.transaction() as transaction:
                 await self.engine.ingest.record(transaction, new)
@@ -92,12 +95,10 @@ class Bench:
 
         await loop._settle(take, loop._consumer.handle)
 
-    async def finish(self) -> list[str]:
+    async def finish(self, step: Step = Step.COMPLETE) -> list[str]:
         found = await rows(self.engine, "SELECT id FROM attune.execution WHERE status = 'scheduled'")
         await rows(self.engine, "UPDATE attune.execution SET status = 'running' WHERE status = 'scheduled'")
-        ends = [
-            Finished(row["id"], "core.noop", None, Step.COMPLETE, "{}", Cause(uuid7(), uuid7(), 4)) for row in found
-        ]
+        ends = [Finished(row["id"], "core.noop", None, step, "{}", Cause(uuid7(), uuid7(), 4)) for row in found]
         with self.noting() as noted:
             async with self.engine.bus.transaction() as transaction:
                 assert all(await endings.end(transaction, ends, "worker"))
@@ -106,8 +107,11 @@ class Bench:
     def _loops(self) -> list[ConsumerLoop]:
         return [loop for loop in self.engine._loops if isinstance(loop, ConsumerLoop)]
 
-    async def round(self, count: int, rules: int, payload: str | None = None) -> dict[str, int]:
-        """The number of statements of each stage, when that many events match that many rules."""
+    async def round(
+        self, count: int, rules: int, payload: str | None = None, step: Step = Step.COMPLETE
+    ) -> dict[str, int]:
+        """The number of statements of each stage, when that many events match that many rules, whose executions end
+        with this step."""
         many = count * rules
         noted = {
             "ingest": await self.ingest(count, payload),
@@ -117,7 +121,7 @@ class Bench:
             noted["processor"] = await self.consume("attune.executions.queue", many)
             noted["scheduler"] = await self.consume("attune.execution.requests.queue", many)
             await rows(self.engine, "DELETE FROM attune.delivery WHERE message_type = 'ExecutionDispatched'")
-            noted["finish"] = await self.finish()
+            noted["finish"] = await self.finish(step)
             noted["completion"] = await self.consume("attune.execution.completed.queue", many)
         return {stage: len(statements) for stage, statements in noted.items()}
 
@@ -196,6 +200,36 @@ async def test_as_many_statements_for_a_hundred_failures_as_for_one(bench: Bench
     await bench.round(1, 101, '{"n": 1}')
 
     assert await bench.round(1, 101, '{"n": 1}') == few
+
+
+@pytest.mark.parametrize(("depth", "execution", "more"), [(30, None, 0), (29, 1, 0), (30, 1, 1)])
+async def test_only_an_event_that_may_belong_to_a_loop_costs_a_statement_and_a_hundred_no_more(
+    bench: Bench, depth: int, execution: int | None, more: int
+) -> None:
+    few = await bench.round(1, 1)
+
+    for count in (1, 100):
+        await bench.ingest(count, depth=depth, execution=execution)
+        assert len(await bench.consume("attune.events.queue", count)) == few["matcher"] + more
+
+
+async def test_what_completes_asks_nothing_about_streaks_of_others(bench: Bench) -> None:
+    few = await bench.round(1, 1)
+    await bench.round(1, 1, step=Step.FAIL)
+    # The one that fails begins a streak, and the next one ends it.
+    assert await bench.round(1, 1) == {**few, "completion": few["completion"] + 2}
+    await rows(bench.engine, "INSERT INTO attune.streak VALUES ('action', 'core.echo', 1, now(), now(), 1)")
+
+    assert await bench.round(1, 1) == few
+
+
+async def test_as_many_statements_for_a_hundred_executions_that_fail_as_for_one(bench: Bench) -> None:
+    await make_rules(bench.engine, 9)
+    # The rules are new: the first batch reads them.
+    await bench.round(1, 10)
+    few = await bench.round(1, 10, step=Step.FAIL)
+
+    assert await bench.round(10, 10, step=Step.FAIL) == few
 
 
 async def test_events_that_match_too_much_for_one_transaction_have_one_each(bench: Bench) -> None:

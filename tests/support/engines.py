@@ -16,6 +16,7 @@ from attune.catalog.rules import Saved
 from attune.database.ids import uuid7
 from attune.database.ownership import Ownership
 from attune.database.pool import Database
+from attune.database.storage import Storage
 from attune.engine import Engine
 from attune.events.model import NewEvent
 from attune.executions import queries as executions
@@ -40,6 +41,7 @@ async def engine_on(
     settings: Mapping[str, Any] | None = None,
     stages: Stages | None = None,
     ownership: Ownership | None = None,
+    storage: Storage | None = None,
 ) -> AsyncIterator[Engine]:
     """An engine that is prepared but does not run: `async with engine.running()` runs it."""
     clock = clock or SystemClock()
@@ -58,6 +60,7 @@ async def engine_on(
         surroundings=Surroundings(str(uuid4()), "http://127.0.0.1:1", folder, folder, ()),
         logs=Logs(folder / "logs"),
         ownership=ownership,
+        storage=storage or Storage([folder], 0, clock),
     )
     try:
         await engine.prepare([BUNDLED / "core", BUNDLED / "hello", *packs], watched)

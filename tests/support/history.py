@@ -102,6 +102,22 @@ async def ran(
     return execution
 
 
+async def asks(database: Database, at: datetime, execution: int, chain: UUID, *, status: str = "pending") -> int:
+    """An inquiry of an execution."""
+    async with database.acquire() as connection:
+        number: int = await connection.fetchval(
+            """
+            INSERT INTO attune.inquiry (execution, waits, prompt, status, correlation_id, depth, created, updated)
+            VALUES ($1, false, 'Shall we?', $2, $3, 3, $4, $4) RETURNING id
+            """,
+            execution,
+            status,
+            chain,
+            at,
+        )
+    return number
+
+
 async def waits(database: Database, at: datetime, chain: UUID | None = None, *, count: int = 1) -> None:
     """Deliveries that nobody has taken."""
     async with database.acquire() as connection:

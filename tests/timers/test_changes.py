@@ -166,7 +166,7 @@ async def _blocked(database: Database) -> bool | None:
 async def test_t72_two_services_fire_each_instant_once(timeline: Timeline) -> None:
     engine = timeline.engine
     writer: GroupCommit[Transaction] = GroupCommit(engine.bus.transaction, anyio.Lock)
-    second = Timers(engine.bus, engine.ingest, writer, timeline.clock, Instruments())
+    second = Timers(engine.bus, engine.ingest, writer, timeline.clock, Instruments(), lambda: True)
     names = [f"tick{number}" for number in range(20)]
     await timeline.rule("skips", interval=10, misfire_policy="skip")
     for name in names:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from attune.database.pool import Database
+from attune.database.storage import Storage
 from tests.support.clock import START, VirtualClock
 from tests.support.scrapes import Scrape
 from tests.timers.timeline import Timeline, timeline_on
@@ -292,3 +293,37 @@ async def test_metrics_tell_how_late_each_event_is_for_its_instant(timeline: Tim
     assert found["attune_timer_lateness_seconds_sum"] == {(): 0 + 14 + 4}
     buckets = found["attune_timer_lateness_seconds_bucket"]
     assert [buckets[bound,] for bound in ("0.001", "2.5", "5.0", "10.0", "30.0", "+Inf")] == [1, 1, 2, 2, 3, 3]
+
+
+async def test_timers_go_on_while_too_much_waits(timeline: Timeline) -> None:
+    await timeline.rule(interval=10)
+    timeline.engine.bus.backlog.waiting = 10**9
+    assert timeline.engine.ingress.refusals()
+
+    await timeline.passes(10)
+
+    assert await timeline.fired() == [10]
+
+
+async def test_timers_wait_while_the_disk_is_nearly_full_as_if_the_server_was_away(
+    database: Database, tmp_path: Path, clock: VirtualClock
+) -> None:
+    free = [100]
+    storage = Storage([tmp_path], 50, clock, lambda _: free[0])
+    async with timeline_on(database, tmp_path, clock, storage=storage) as timeline:
+        await timeline.rule("all", interval=10, misfire_policy="fire_all")
+        await timeline.rule("none", interval=10, misfire_policy="skip")
+        free[0] = 49
+        await storage.look()
+
+        for _ in range(10):
+            clock.advance(60)
+            assert await timeline.fired("all") == await timeline.fired("none") == []
+
+        free[0] = 55
+        await storage.look()
+        await timeline.passes(6)
+
+        assert await timeline.fired("all") == list(range(10, 610, 10))
+        assert await timeline.fired("none") == []
+        assert [skipped[:2] for skipped in await timeline.skipped("none")] == [(10, 600)]

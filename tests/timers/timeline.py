@@ -10,6 +10,7 @@ from typing import Any
 from attune.base.json import loads
 from attune.catalog.rules import Saved
 from attune.database.pool import Database, Row
+from attune.database.storage import Storage
 from attune.engine import Engine
 from attune.sources.timers.service import Timers
 from tests.support.clock import START, VirtualClock
@@ -112,11 +113,16 @@ class Timeline:
 
 @asynccontextmanager
 async def timeline_on(
-    database: Database, folder: Path, clock: VirtualClock | None = None, *, settled: bool = True
+    database: Database,
+    folder: Path,
+    clock: VirtualClock | None = None,
+    *,
+    settled: bool = True,
+    storage: Storage | None = None,
 ) -> AsyncIterator[Timeline]:
     """Run an engine: one life of a server. The bundled packs' own rules do not fire."""
     clock = clock or VirtualClock()
-    async with engine_on(database, folder, clock=clock) as engine:
+    async with engine_on(database, folder, clock=clock, storage=storage) as engine:
         timeline = Timeline(engine, clock)
         async with engine.running():
             if settled:

@@ -41,6 +41,7 @@ WELL = Facts(
     settings={"fsync": "on", "synchronous_commit": "on", "full_page_writes": "on"},
     applied=["0001_bus.sql", "0002_access.sql"],
     migrations=["0001_bus.sql", "0002_access.sql"],
+    refusals=[],
     dead_letters=0,
     unroutable={},
     rescued={"attune.events.queue": 0},
@@ -127,6 +128,7 @@ ILLS: list[tuple[str, dict[str, Any], Level, str]] = [
     ("migrations", {"migrations": ["0001_bus.sql"]}, Level.PROBLEM, "0002_access.sql is unknown to this release"),
     ("clock", {"database_now": NOW + timedelta(seconds=90)}, Level.PROBLEM, "90 s ahead"),
     ("clock", {"database_now": NOW - timedelta(seconds=5)}, Level.PROBLEM, "5 s behind"),
+    ("ingress", {"refusals": ["the disk is full", "too much"]}, Level.PROBLEM, "the disk is full; too much"),
     ("dead-letters", {"dead_letters": 2}, Level.PROBLEM, "2 given up"),
     ("unroutable", {"unroutable": {"EventCreated": 1}}, Level.PROBLEM, "1 EventCreated"),
     ("rescued", {"rescued": {"attune.events.queue": 4}}, Level.PROBLEM, "4 attune.events.queue"),
@@ -214,7 +216,7 @@ def of(found: list[Finding], check: str) -> Finding:
 
 @pytest.mark.parametrize("is_running", [True, False])
 def test_a_data_directory_that_is_well_gives_no_rise_to_anything(place: Installation, is_running: bool) -> None:
-    found = premises.examine(place, is_running=is_running)
+    found = premises.examine(place, is_running=is_running, min_free=0)
 
     assert {finding.check for finding in found} == {"data-directory", "free-space", "leftovers"}
     assert of(found, "data-directory").level is of(found, "leftovers").level is Level.OK
@@ -234,22 +236,29 @@ OPEN: list[tuple[Callable[[Installation], Path], int]] = [
 def test_what_lets_others_in_is_found(place: Installation, path: Callable[[Installation], Path], mode: int) -> None:
     path(place).chmod(mode)
 
-    finding = of(premises.examine(place, is_running=True), "data-directory")
+    finding = of(premises.examine(place, is_running=True, min_free=0), "data-directory")
 
     assert (finding.level, finding.found) == (Level.PROBLEM, f"{path(place)} has mode {mode:04o}, which lets others in")
 
 
 def test_without_a_data_directory_nothing_is_known_of_it(tmp_path: Path) -> None:
-    (finding,) = premises.examine(Installation(tmp_path / "nothing"), is_running=False)
+    (finding,) = premises.examine(Installation(tmp_path / "nothing"), is_running=False, min_free=0)
 
     assert (finding.check, finding.level) == ("data-directory", Level.UNKNOWN)
+
+
+def test_room_is_what_the_setting_says(place: Installation) -> None:
+    enough, too_little = [of(premises.examine(place, is_running=True, min_free=n), "free-space") for n in (0, 10**15)]
+
+    assert enough.level is Level.OK
+    assert (too_little.level, str(place.data) in too_little.found) == (Level.PROBLEM, True)
 
 
 def test_what_a_killed_server_left_is_a_hint_until_one_runs_again(place: Installation) -> None:
     place.boot.write_text("an earlier boot\n")
 
-    stopped = of(premises.examine(place, is_running=False), "leftovers")
-    running = of(premises.examine(place, is_running=True), "leftovers")
+    stopped = of(premises.examine(place, is_running=False, min_free=0), "leftovers")
+    running = of(premises.examine(place, is_running=True, min_free=0), "leftovers")
 
     assert (stopped.level, str(place.boot) in stopped.found) == (Level.HINT, True)
     assert running.level is Level.OK
@@ -263,20 +272,20 @@ def test_a_process_that_holds_the_lock_and_does_not_answer_is_named_and_keeps_it
         assert process.stdout is not None
         process.stdout.readline()
 
-        found = of(premises.examine(place, is_running=False), "leftovers")
+        found = of(premises.examine(place, is_running=False, min_free=0), "leftovers")
 
         with place.lock.open("r+") as file, pytest.raises(OSError):
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         process.communicate(b"\n")
 
     assert (found.level, f"process {process.pid} holds" in found.found) == (Level.PROBLEM, True)
-    assert of(premises.examine(place, is_running=False), "leftovers").level is Level.OK
+    assert of(premises.examine(place, is_running=False, min_free=0), "leftovers").level is Level.OK
 
 
 def test_what_may_not_be_looked_at_is_unknown(place: Installation) -> None:
     place.data.chmod(0o000)
     try:
-        found = premises.examine(place, is_running=False)
+        found = premises.examine(place, is_running=False, min_free=0)
     finally:
         place.data.chmod(0o700)
 

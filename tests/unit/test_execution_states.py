@@ -26,11 +26,13 @@ TABLE: dict[Step, str] = {
     Step.REFUSE: "failed failed failed - -",
     Step.GIVE_UP: "failed failed failed - -",
     Step.START: "- - running - -",
+    Step.ASK: "running running - - -",
     Step.COMPLETE: "- - - completed completed",
     Step.FAIL: "- - - failed failed",
     Step.TIME_OUT: "- - - timeout timeout",
     Step.ASK_TO_STOP: "- - - canceling -",
     Step.CANCEL: "cancelled cancelled cancelled - cancelled",
+    Step.WITHDRAW: "- - - cancelled -",
     Step.ABANDON: "- - - abandoned abandoned",
 }
 
@@ -101,7 +103,7 @@ def test_every_statement_that_changes_a_status_says_from_which() -> None:
     updates = [statement for path in SOURCES.rglob("*.py") for statement in _status_updates(path)]
 
     assert len(updates) == len(
-        ["resolve an enforcement", "dispatch", "start", "finish", "hold", "release", "ask to stop"]
+        ["resolve an enforcement", "dispatch", "start", "ask", "finish", "hold", "release", "ask to stop"]
     ), "a statement is new: does it compare before it sets?"
     for statement in updates:
         condition = statement.partition("WHERE")[2].partition("RETURNING")[0]

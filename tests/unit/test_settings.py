@@ -123,7 +123,7 @@ def test_variables_that_are_no_settings_are_left_alone(variable: str, monkeypatc
         ("[servers]\nport = 1\n", "servers is unknown; did you mean 'server'?"),
         (
             "port = 1\n",
-            "port is unknown; there are server, database, log, auth, bus, retention, worker, packs, metrics",
+            "port is unknown; there are server, database, log, auth, bus, storage, retention, rules, alerts, worker, ",
         ),
         # A section that is none: it would vanish behind what the command line adds to the section.
         ("server = 5\n", "server is a section: write [server], and its keys below"),

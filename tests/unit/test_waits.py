@@ -4,10 +4,11 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from attune.api.waits import of_enforcement, of_execution
+from attune.api.waits import Beside, of_enforcement, of_execution
 from attune.base.states import EnforcementStatus, ExecutionStatus
 
 S = ExecutionStatus
+NOTHING = Beside({}, {})
 CREATED = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 UPDATED = CREATED + timedelta(seconds=5)
 LATER = CREATED + timedelta(minutes=10)
@@ -27,7 +28,7 @@ EXECUTION |= {"created": CREATED, "updated": UPDATED}
     ],
 )
 def test_an_execution_says_what_it_waits_for(row: dict[str, object], what: str, since: datetime) -> None:
-    wait = of_execution(EXECUTION | row, {})
+    wait = of_execution(EXECUTION | row, NOTHING)
 
     assert wait is not None
     assert (wait.what, wait.since) == (what, since)
@@ -35,18 +36,19 @@ def test_an_execution_says_what_it_waits_for(row: dict[str, object], what: str, 
 
 @pytest.mark.parametrize("status", [S.RUNNING, *(status for status in S if status.is_terminal)])
 def test_what_runs_or_has_ended_waits_for_nothing(status: ExecutionStatus) -> None:
-    assert of_execution(EXECUTION | {"status": status}, {}) is None
+    assert of_execution(EXECUTION | {"status": status}, NOTHING) is None
 
 
 def test_every_state_of_an_execution_is_known() -> None:
     for status in S:
-        waits = of_execution(EXECUTION | {"status": status, "turn_of": 1, "worker": 1}, {}) is not None
+        waits = of_execution(EXECUTION | {"status": status, "turn_of": 1, "worker": 1}, NOTHING) is not None
         assert waits == (not status.is_terminal and status is not S.RUNNING)
 
 
 @pytest.mark.parametrize("status", [S.REQUESTED, S.SCHEDULED])
 def test_what_hangs_on_a_dead_letter_waits_for_people(status: ExecutionStatus) -> None:
-    wait = of_execution(EXECUTION | {"status": status}, {"execution:7": (4, LATER), "execution:8": (5, LATER)})
+    letters = {"execution:7": (4, LATER), "execution:8": (5, LATER)}
+    wait = of_execution(EXECUTION | {"status": status}, Beside(letters, {}))
 
     assert wait is not None
     assert (wait.what, wait.since) == ("somebody to look at dead letter 4", LATER)

@@ -11,6 +11,7 @@ from uuid import uuid4
 
 from attune.base.clock import SystemClock
 from attune.base.json import JsonObject
+from attune.base.traces import traceparent
 from attune.bus.messages import ExecutionDispatched
 from attune.catalog.model import Action, OutputFormat, Pack, Runtime
 from attune.workers.environment import Surroundings
@@ -26,6 +27,7 @@ _NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 _COMMON: Mapping[str, Any] = {"id": 1, "description": None, "created": _NOW, "updated": _NOW}
 
 PACK = "tools"
+TRACE = traceparent(uuid4(), 7)
 
 
 @dataclass
@@ -83,7 +85,7 @@ class Workshop:
             replace(surroundings, **self.surroundings), self.logs, SystemClock(), self.log_limit, self.grace
         )
         return await scripts.execute(
-            dispatched, parameters or {}, action, self.pack, timeout=timeout, stop=stop or Stop()
+            dispatched, TRACE, parameters or {}, action, self.pack, timeout=timeout, stop=stop or Stop()
         )
 
     def processes(self) -> list[int]:

@@ -7,24 +7,28 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 from urllib.parse import unquote
+from uuid import uuid4
 
 import anyio
 import pytest
 
 from attune.base.json import JsonObject, dumps, unstorable
 from attune.base.schema import validate, with_defaults
+from attune.base.traces import traceparent
 from attune.catalog.files import read_pack
-from attune.workers.builtin import BUILTINS
+from attune.workers.builtin import BUILTINS, Trace
 from tests.support.engines import BUNDLED
 
 SCHEMAS = {action.entry_point: action.parameters for action in read_pack(BUNDLED / "core").actions}
+
+TRACE = Trace("http://127.0.0.1:1", traceparent(uuid4(), 7))
 
 
 async def call(name: str, **parameters: Any) -> JsonObject:
     """What a built-in action gives for parameters, which get the defaults of its schema as they always do."""
     given = with_defaults(parameters, SCHEMAS[name])
     assert validate(given, SCHEMAS[name]) == []
-    output = await BUILTINS[name](given)
+    output = await BUILTINS[name](given, TRACE)
     assert [*unstorable(output)] == []
     assert dumps(output)
     return output
@@ -83,6 +87,23 @@ async def test_a_request_is_what_the_parameters_say(parameters: dict[str, Any], 
 
     got = output["data"]["json"]
     assert {name: got.get(name) for name in gets} == gets
+
+
+async def test_a_request_to_attune_itself_says_which_execution_it_comes_from_and_no_other_does() -> None:
+    async with server() as url, server() as other:
+        own = Trace(url, TRACE.traceparent)
+
+        async def told(address: str, **parameters: Any) -> Any:
+            given = with_defaults({"url": address, **parameters}, SCHEMAS["http_request"])
+            output: Any = await BUILTINS["http_request"](given, own)
+            return output["data"]["json"].get("traceparent")
+
+        assert await told(f"{url}/echo") == TRACE.traceparent
+        assert await told(f"{other}/echo") is None
+        assert await told(f"{url}/to?{other}/echo") is None
+        assert await told(f"{other}/to?{url}/echo") == TRACE.traceparent
+        # Who says something else knows why.
+        assert await told(f"{url}/echo", headers={"Traceparent": "mine"}) == "mine"
 
 
 # A path of the server, what is asked beside it, and what is said about the answer.
@@ -262,6 +283,8 @@ async def _behave(
             _answer(writer, b"arrived")
         case "/redirect":
             _answer(writer, b"", "302", f"Location: /redirect?times={int(parameters['times']) - 1}")
+        case "/to":
+            _answer(writer, b"", "302", f"Location: {next(iter(parameters))}")
         case "/elsewhere":
             _answer(writer, b"", "302", "Location: ftp://localhost/")
         case "/large":

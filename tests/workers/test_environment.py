@@ -17,6 +17,7 @@ ALWAYS = {
     "ATTUNE_RUNTIME_ENVS_DIR": "/e",
     "ATTUNE_PARAMETER_DELIVERY": "stdin",
     "ATTUNE_PARAMETER_FORMAT": "json",
+    "TRACEPARENT": "00-0af7651916cd43dd8448eb211c80319c-0000000000000007-01",
 }
 OWN = {"PATH": "/bin", "HOME": "/root", "LANG": "C", "TZ": "UTC", "TMPDIR": "/tmp"}
 
@@ -28,7 +29,7 @@ CASES: list[tuple[dict[str, str], tuple[str, ...], dict[str, str]]] = [
     ({**OWN, "SECRET": "s", "LC_ALL": "C", "ATTUNE_DATABASE__URL": "u", "PYTHONPATH": "p"}, (), OWN),
     ({"PATH": "p", "MORE": "m", "EMPTY": ""}, ("MORE", "EMPTY", "UNSET"), {"PATH": "p", "MORE": "m", "EMPTY": ""}),
     # Attune that is itself an action of another Attune does not pass on who it is.
-    ({"ATTUNE_EXEC_ID": "1", "ATTUNE_RULE": "outer.rule"}, ("ATTUNE_EXEC_ID",), {}),
+    ({"ATTUNE_EXEC_ID": "1", "ATTUNE_RULE": "outer.rule", "TRACEPARENT": "outer"}, ("TRACEPARENT",), {}),
 ]  # fmt: skip
 
 
@@ -38,14 +39,14 @@ def test_a_process_gets_what_is_promised_and_nothing_else(
 ) -> None:
     surroundings = Surroundings("boot", "http://here", Path("/a"), Path("/e"), passed)
 
-    assert environment(_dispatched(), surroundings, own) == ALWAYS | gets
+    assert environment(_dispatched(), ALWAYS["TRACEPARENT"], surroundings, own) == ALWAYS | gets
 
 
 def test_what_a_rule_asked_for_knows_its_rule_and_trigger() -> None:
     surroundings = Surroundings("boot", "http://here", Path("/a"), Path("/e"), ())
     dispatched = _dispatched().model_copy(update={"rule_ref": "tools.rule", "trigger_ref": "core.timer"})
 
-    assert environment(dispatched, surroundings, {}) == {
+    assert environment(dispatched, ALWAYS["TRACEPARENT"], surroundings, {}) == {
         **ALWAYS,
         "ATTUNE_RULE": "tools.rule",
         "ATTUNE_TRIGGER": "core.timer",

@@ -15,7 +15,7 @@ from attune.executions.states import Step
 from attune.workers.guard import end_leftovers
 from attune.workers.processes import Stop
 from tests.support.waiting import eventually
-from tests.workers.parts import Workshop, no_open_files_left, open_files
+from tests.workers.parts import TRACE, Workshop, no_open_files_left, open_files
 
 LARGE: JsonObject = {"text": "x" * 5_000_000}
 
@@ -39,6 +39,7 @@ print(json.dumps({
     ids=["shell", "python"],
 )
 async def test_parameters_come_on_stdin_as_one_json_document(workshop: Workshop, runtime: Runtime, script: str) -> None:
+    """T-43: secrets of the system were mixed into the parameters of every action."""
     parameters: JsonObject = {"name": "Grüße 🎈", "list": [1, 2.5, None, True], "deep": {"a": {"b": "\n"}}}
 
     ended = await workshop.run(script, runtime=runtime, parameters=parameters, output=OutputFormat.JSON)
@@ -68,6 +69,7 @@ async def test_a_script_finds_itself_in_exactly_the_surroundings_that_the_docs_p
         "ATTUNE_PARAMETER_FORMAT": "json",
         "ATTUNE_RULE": "tools.rule",
         "ATTUNE_TRIGGER": "tools.trigger",
+        "TRACEPARENT": TRACE,
     }
     assert found["directory"] == str(workshop.root)
     assert found["leads"], "it must be the leader of a session and a group of its own"

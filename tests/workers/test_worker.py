@@ -235,6 +235,7 @@ async def test_every_way_to_end_is_recorded_and_frees_its_slot(database: Databas
 
 
 async def test_no_more_run_at_once_than_there_are_slots(database: Database, tools: Path) -> None:
+    """T-09: one after the other. T-30: those that found no worker were lost; here they wait for a slot."""
     async with prepared(database, tools, concurrency=3) as engine, engine.running():
         ids = [await execute(engine, "tools.count") for _ in range(8)]
         await eventually(lambda: len([*(tools.parent / "here").glob("*")]) == 3)
@@ -408,6 +409,7 @@ async def test_what_does_not_end_in_time_is_ended_and_abandoned_unless_it_was_ca
 async def test_the_next_start_ends_what_ran_and_goes_on_with_what_had_not_begun(
     database: Database, tools: Path
 ) -> None:
+    """T-18: a worker keeps its queues from start to start, and leaves no others behind."""
     async with prepared(database, tools) as engine:
         ids = [await scheduled(engine, "core.echo", message=str(number)) for number in range(3)]
         async with engine.bus.transaction() as transaction:

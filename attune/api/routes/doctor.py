@@ -16,6 +16,7 @@ from attune.bus import queries
 from attune.bus.bus import Bus
 from attune.catalog.definitions import Definitions
 from attune.database import connecting, migrate
+from attune.events.ingress import Ingress
 from attune.executions import queries as executions
 from attune.sources.timers import queries as timers
 from attune.upkeep.doctor import STUCK, Facts, Finding, examine
@@ -26,6 +27,7 @@ class DoctorRoutes:
     def __init__(
         self,
         bus: Bus,
+        ingress: Ingress,
         definitions: Definitions,
         recovery: Recovery,
         clock: Clock,
@@ -35,6 +37,7 @@ class DoctorRoutes:
     ) -> None:
         """`overdue` tells how far retention is behind."""
         self._bus = bus
+        self._ingress = ingress
         self._definitions = definitions
         self._recovery = recovery
         self._clock = clock
@@ -69,6 +72,7 @@ class DoctorRoutes:
                 settings=await connecting.settings(connection),
                 applied=await migrate.applied(connection),
                 migrations=[migration.name for migration in migrate.read(migrate.directory())],
+                refusals=[refusal.message for refusal in self._ingress.refusals().values()],
                 dead_letters=await queries.count_dead_letters(connection),
                 unroutable=dict(counters.unroutable),
                 rescued={name: queue.rescued for name, queue in counters.queues.items()},

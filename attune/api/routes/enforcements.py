@@ -8,7 +8,7 @@ from attune.api.answers import fragment, many, one
 from attune.api.endpoints import Call, Endpoint, NoQuery, Permission
 from attune.api.masks import masked
 from attune.api.paging import Id, IdPageQuery
-from attune.api.waits import Letters, letters_of, of_enforcement
+from attune.api.waits import Letters, beside_enforcements, of_enforcement
 from attune.base.errors import NotFound
 from attune.base.json import loads
 from attune.base.states import EnforcementStatus
@@ -47,7 +47,7 @@ class EnforcementRoutes:
             where.add_if(f"n.{name} = {{}}", getattr(call.query, name))
         async with self._database.acquire() as connection:
             page = await queries.enforcements_page(connection, where, call.query.window())
-            letters = await letters_of("enforcement", connection, page.rows)
+            letters = await beside_enforcements(connection, page.rows)
         items = [{**row, **_wait(row, letters)} for row in page.rows]
         return many(items, page, call.query, items[-1]["id"] if items else None)
 
@@ -58,7 +58,7 @@ class EnforcementRoutes:
                 raise NotFound(f"There is no enforcement {call.path['id']}.")
             version = row["definition_version"]
             rule = None if version is None else await catalog.rule_at(connection, version, row["rule"])
-            letters = await letters_of("enforcement", connection, [row])
+            letters = await beside_enforcements(connection, [row])
         return one(self._view(row, rule) | _wait(row, letters))
 
     def _view(self, row: Row, rule: Rule | None) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Events: what happened, and why it had the consequences that it had."""
 
+from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Annotated, Any
 
@@ -9,21 +10,22 @@ from starlette.responses import Response
 from attune.api.answers import many, one
 from attune.api.endpoints import Call, Endpoint, NoQuery, Permission
 from attune.api.masks import masked
+from attune.api.origins import origin_of
 from attune.api.paging import Id, IdPageQuery
 from attune.base.clock import Clock
-from attune.base.errors import Conflict, NotFound, Problem
+from attune.base.errors import Conflict, Forbidden, NotFound, Problem
 from attune.base.json import Json, dumps
 from attune.base.schema import refuse, validate
-from attune.bus.messages import Cause
 from attune.catalog import queries as catalog
 from attune.catalog.definitions import Definitions
 from attune.catalog.model import Trigger
-from attune.database.ids import uuid7
 from attune.database.paging import Where
 from attune.database.pool import Database
 from attune.events import queries
 from attune.events.ingest import Ingest
-from attune.events.model import Event, NewEvent
+from attune.events.model import OWN, Event, NewEvent
+from attune.people import queries as people
+from attune.people.model import Inquiry
 from attune.rules.explain import Explained, Explanation, explain
 
 SOURCE = "api"
@@ -85,17 +87,21 @@ class EventRoutes:
 
     async def create(self, call: Call[NoQuery, CreateEventBody]) -> Response:
         body = call.body
+        if body.trigger_ref in OWN:
+            raise Forbidden(f"Nobody but Attune itself makes events of {body.trigger_ref}: they would not be true.")
         trigger = await self._trigger(body.trigger_ref)
         refuse(f"The payload does not fit the trigger {trigger.ref}.", _payload_problems(body.payload, trigger))
         rule = None if body.trigger_instance_id is None else int(body.trigger_instance_id.removeprefix("rule_"))
         known = None if rule is None else self._definitions.rules.by_id.get(rule)
+        origin = await origin_of(call.request, self._database)
         new = NewEvent(
             trigger=trigger.id,
             trigger_ref=trigger.ref,
             payload=None if body.payload is None else dumps(body.payload),
             config=None if body.config is None else dumps(body.config),
             source_ref=SOURCE,
-            cause=Cause(uuid7(), None, 0),
+            cause=origin.cause,
+            execution=origin.execution,
             # A rule that does not exist any more is named all the same: the event is for nobody then, not for
             # everybody.
             rule=rule,
@@ -115,6 +121,7 @@ class EventRoutes:
             new.cause.causation_id,
             new.cause.depth,
             accepted.created,
+            new.execution,
         )
         return one(event_view(event), status=HTTPStatus.CREATED)
 
@@ -124,9 +131,10 @@ class EventRoutes:
     async def explain(self, call: Call[NoQuery, None]) -> Response:
         async with self._database.acquire() as connection:
             explanation = await explain(connection, call.path["id"], self._clock.now())
-        if explanation is None:
-            raise NotFound(f"There is no event {call.path['id']}.")
-        return one(self._explanation(explanation))
+            if explanation is None:
+                raise NotFound(f"There is no event {call.path['id']}.")
+            asked = await people.of_executions(connection, explanation.executions)
+        return one(self._explanation(explanation, asked))
 
     async def _event(self, event_id: int) -> Event:
         async with self._database.acquire() as connection:
@@ -147,17 +155,17 @@ class EventRoutes:
             raise Conflict(f"The trigger {ref} is disabled.")
         return trigger
 
-    def _explanation(self, explanation: Explanation) -> dict[str, Any]:
+    def _explanation(self, explanation: Explanation, asked: Sequence[Inquiry]) -> dict[str, Any]:
         return {
             "event": event_view(explanation.event),
             "state": explanation.state,
             "matched_at": explanation.matched_at,
             "dead_letter": explanation.dead_letter,
             "note": explanation.note,
-            "rules": [self._explained(one_rule) for one_rule in explanation.rules],
+            "rules": [self._explained(one_rule, asked) for one_rule in explanation.rules],
         }
 
-    def _explained(self, explained: Explained) -> dict[str, Any]:
+    def _explained(self, explained: Explained, asked: Sequence[Inquiry]) -> dict[str, Any]:
         verdict, consequence = explained.verdict, explained.consequence
         action = self._definitions.actions.by_ref.get(verdict.rule.action_ref)
         return {
@@ -181,8 +189,20 @@ class EventRoutes:
                 "status": consequence.execution_status,
                 "error": consequence.error,
                 "attempts": consequence.attempts,
+                "inquiries": [_asked(inquiry) for inquiry in asked if inquiry.execution == consequence.execution],
             },
         }
+
+
+def _asked(inquiry: Inquiry) -> dict[str, Any]:
+    return {
+        "id": inquiry.id,
+        "status": inquiry.status,
+        "prompt": inquiry.question.prompt,
+        "created": inquiry.created,
+        "responded_by": inquiry.responded_by,
+        "responded_at": inquiry.responded_at,
+    }
 
 
 def _payload_problems(payload: Json, trigger: Trigger) -> list[Problem]:
@@ -202,6 +222,7 @@ def event_view(event: Event) -> dict[str, Any]:
         "source_ref": event.source_ref,
         "rule": event.rule,
         "rule_ref": event.rule_ref,
+        "execution": event.execution,
         "correlation_id": event.correlation_id,
         "created": event.created,
     }

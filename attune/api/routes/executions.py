@@ -11,8 +11,9 @@ from starlette.responses import PlainTextResponse, Response
 from attune.api.answers import fragment, many, one
 from attune.api.endpoints import Answer, Call, Endpoint, NoQuery, Permission
 from attune.api.masks import masked, refuse_masks
+from attune.api.origins import origin_of
 from attune.api.paging import LARGEST_ID, Id, IdPageQuery, Query
-from attune.api.waits import Letters, letters_of, of_execution
+from attune.api.waits import Beside, beside_executions, of_execution
 from attune.base.errors import NotFound
 from attune.base.json import loads
 from attune.base.states import ExecutionStatus
@@ -131,14 +132,18 @@ class ExecutionRoutes:
     async def list(self, call: Call[ExecutionQuery, None]) -> Response:
         async with self._database.acquire() as connection:
             page = await queries.executions_page(connection, _where(call.query), call.query.window())
-            dead = await letters_of("execution", connection, page.rows)
-        items = [summary(row, dead) for row in page.rows]
+            beside = await beside_executions(connection, page.rows)
+        items = [summary(row, beside) for row in page.rows]
         return many(items, page, call.query, items[-1]["id"] if items else None)
 
     async def execute(self, call: Call[WaitQuery, ExecuteBody]) -> Response:
         refuse_masks(call.body.parameters, "/parameters")
         execution_id = await self._requests.execute(
-            call.body.action_ref, call.body.parameters, call.caller.id, call.key
+            call.body.action_ref,
+            call.body.parameters,
+            call.caller.id,
+            call.key,
+            await origin_of(call.request, self._database),
         )
         return await self.executed(call, execution_id)
 
@@ -154,7 +159,8 @@ class ExecutionRoutes:
 
     async def rerun(self, call: Call[WaitQuery, RerunBody]) -> Response:
         refuse_masks(call.body.parameters, "/parameters")
-        execution_id = await self._requests.rerun(call.path["id"], call.body.parameters, call.caller.id)
+        origin = await origin_of(call.request, self._database)
+        execution_id = await self._requests.rerun(call.path["id"], call.body.parameters, call.caller.id, origin)
         return one(await self._after(execution_id, call.query.wait), status=HTTPStatus.CREATED)
 
     async def log(self, call: Call[LogQuery, None]) -> Response:
@@ -187,9 +193,9 @@ class ExecutionRoutes:
             row = await queries.execution_row(connection, execution_id)
             if row is None:
                 raise NotFound(f"There is no execution {execution_id}.")
-            dead = await letters_of("execution", connection, [row])
+            beside = await beside_executions(connection, [row])
         action = self._definitions.actions.by_ref.get(row["action_ref"])
-        return summary(row, dead) | {
+        return summary(row, beside) | {
             "action": row["action"],
             "config": masked(loads(row["config"]), action),
             "executor": row["executor"],
@@ -233,9 +239,9 @@ def _where(query: ExecutionQuery) -> Where:
     return where
 
 
-def summary(row: Row, dead: Letters) -> dict[str, Any]:
-    """An execution as lists show it; `dead` are the dead letters by subject."""
-    wait = of_execution(row, dead)
+def summary(row: Row, beside: Beside) -> dict[str, Any]:
+    """An execution as lists show it."""
+    wait = of_execution(row, beside)
     return {
         "id": row["id"],
         "action_ref": row["action_ref"],

@@ -18,17 +18,19 @@ from attune.bus.messages import Entity
 from attune.live.forms import Form, named, unnamed
 from attune.live.notes import Filter
 from attune.live.views import Kind, LiveViews, Reader
+from attune.people.model import InquiryStatus
 
 READ: Final[Mapping[Entity, Permission]] = {
     Entity.EVENT: Permission("events", "read", anonymous=True),
     Entity.ENFORCEMENT: Permission("enforcements", "read", anonymous=True),
     Entity.EXECUTION: Permission("executions", "read", anonymous=True),
+    Entity.INQUIRY: Permission("inquiries", "read"),
     Entity.RULE: Permission("rules", "read", anonymous=True),
     Entity.DEAD_LETTER: Permission("bus", "read"),
 }
 """What somebody has to be allowed to read to be told of it: the same as in the lists."""
 
-_STATUSES: Final = tuple(dict.fromkeys((*ExecutionStatus, *EnforcementStatus)))
+_STATUSES: Final = tuple(dict.fromkeys((*ExecutionStatus, *EnforcementStatus, *InquiryStatus)))
 _MOST = 100
 _Words = Annotated[str, Field(max_length=5_000, pattern=rf"^[^,\s]+(,[^,\s]+){{0,{_MOST - 1}}}$")]
 _Ids = Annotated[str, Field(pattern=rf"^[1-9][0-9]{{0,17}}(,[1-9][0-9]{{0,17}}){{0,{_MOST - 1}}}$")]

@@ -19,7 +19,10 @@ from attune.catalog.folders import Broken, PackFolders
 from attune.catalog.yamls import FileProblem
 from attune.database import migrate
 from attune.database.pool import Connection
+from attune.database.storage import Storage
+from attune.events.ingress import Ingress
 from attune.executions import queries as executions
+from attune.people import queries as people
 from attune.sources.timers import queries as timers
 from attune.upkeep.recovery import Recovery, report
 
@@ -47,6 +50,8 @@ class SystemRoutes:
         self,
         about: About,
         bus: Bus,
+        ingress: Ingress,
+        storage: Storage,
         clock: Clock,
         running: Callable[[], int],
         timers: Callable[[], int],
@@ -56,6 +61,8 @@ class SystemRoutes:
         """`running` and `timers` count the executions that run and the timers that wait."""
         self._about = about
         self._bus = bus
+        self._ingress = ingress
+        self._storage = storage
         self._clock = clock
         self._running = running
         self._timers = timers
@@ -80,6 +87,7 @@ class SystemRoutes:
         async with self._bus.database.acquire() as connection:
             waiting = await queries.waiting_by_queue(connection)
             dead = await queries.count_dead_letters(connection)
+            asked = await people.count_pending(connection)
             doing = await self._doing(connection)
         about = self._about
         status: dict[str, Any] = {
@@ -96,6 +104,11 @@ class SystemRoutes:
             "waiting_timers": self._timers(),
             "waiting_deliveries": sum(count for count, _ in waiting.values()),
             "dead_letters": dead,
+            "open_inquiries": asked,
+            "ingress_closed": [
+                {"reason": reason, "detail": refusal.message} for reason, refusal in self._ingress.refusals().items()
+            ],
+            "storage": {"free": self._storage.free, "min_free": self._storage.min_free},
             "broken_packs": [broken_pack(broken) for broken in self._folders.broken],
             "queues": [
                 {"name": name, "waiting": count, "oldest": oldest} for name, (count, oldest) in sorted(waiting.items())

@@ -13,7 +13,7 @@ from attune.api.answers import one
 from attune.api.endpoints import Call, Endpoint, Permission
 from attune.api.paging import LARGEST_ID, Query
 from attune.api.routes.executions import summary
-from attune.api.waits import letters_of
+from attune.api.waits import beside_executions
 from attune.base.errors import BadInput, NotFound, Problem
 from attune.base.states import ExecutionStatus
 from attune.bus.bus import Bus
@@ -212,8 +212,8 @@ def _of_executions(query: WatchQuery, settled: int) -> Where:
 async def _executions(connection: Connection, where: Where) -> list[dict[str, Any]]:
     """The executions that fit, the oldest first."""
     rows = await executions.newer(connection, where, SHOWN + 1)
-    dead = await letters_of("execution", connection, rows)
-    return [summary(row, dead) | {"error": row["error"]} for row in reversed(rows)]
+    beside = await beside_executions(connection, rows)
+    return [summary(row, beside) | {"error": row["error"]} for row in reversed(rows)]
 
 
 def _event(row: Row, matched: Matched | None, query: WatchQuery) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import heapq
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -42,13 +42,21 @@ class Timers:
     to be old."""
 
     def __init__(
-        self, bus: Bus, ingest: Ingest, writer: GroupCommit[Transaction], clock: Clock, instruments: Instruments
+        self,
+        bus: Bus,
+        ingest: Ingest,
+        writer: GroupCommit[Transaction],
+        clock: Clock,
+        instruments: Instruments,
+        may_fire: Callable[[], bool],
     ) -> None:
+        """While not `may_fire` instants pass, and are missed ones afterwards."""
         self._bus = bus
         self._ingest = ingest
         self._writer = writer
         self._clock = clock
         self._instruments = instruments
+        self._may_fire = may_fire
         self._timers: dict[int, Timer] = {}
         self._heap: list[tuple[datetime, int, int]] = []
         self._changed = anyio.Event()
@@ -71,6 +79,9 @@ class Timers:
                 log.warning("the clock went back", by_seconds=(self._last_seen - now).total_seconds())
                 await self._reload_until_done(None)
             self._last_seen = now
+            if not self._may_fire():
+                await self._clock.wait(self._changed, _LOOK_AGAIN)
+                continue
             due = self._take_due(now)
             if len(due) > _CHUNK:
                 with self._bus.turns.burst():
