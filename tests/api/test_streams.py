@@ -107,7 +107,9 @@ async def test_rules_are_told_as_they_change(site: Site) -> None:
         await site.ask("DELETE", "/api/v1/rules/shop.changing")
         await stream.until("rule_deleted")
 
-    changes = [(one.name, one.data["ref"], one.data["enabled"]) for one in stream.seen[1:]]
+    # A transaction that began before anybody looked is another reason to read again.
+    told = [one for one in stream.seen if one.name != "reset"]
+    changes = [(one.name, one.data["ref"], one.data["enabled"]) for one in told]
     assert changes == [
         ("rule_created", "shop.changing", True),
         ("rule_disabled", "shop.changing", False),
