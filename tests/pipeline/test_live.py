@@ -117,7 +117,15 @@ async def test_every_state_is_told_with_the_one_before(engine: Engine) -> None:
     assert set(mirror.states.values()) >= {S.COMPLETED, S.FAILED, S.CANCELLED, "processed", "skipped"}
 
 
-async def test_questions_are_told_and_how_they_end(engine: Engine) -> None:
+async def test_questions_are_told_and_how_they_end(database: Database, tmp_path: Path) -> None:
+    async with (
+        engine_on(database, tmp_path) as engine,
+        engine.running(),
+    ):
+        await _questions(engine)
+
+
+async def _questions(engine: Engine) -> None:
     with mirrored(engine) as mirror:
         answered = await ask(engine)
         await engine.inquiries.respond(answered.id, True, LOCAL, None)

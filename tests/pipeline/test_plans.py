@@ -105,7 +105,7 @@ HOT: dict[str, tuple[str, list[str]]] = {
     "what has led to an event": (rules.ANCESTORS, [_IDS, _NOW, "1000"]),
     "the history of a rule": (rules.TRIGGER_HISTORY, ["1", "'shop.sold'", "9000", "100"]),
     "the history of a rule with a timer": (rules.TIMER_HISTORY, ["1", _NOW, "'2026-02-01'", "100"]),
-    "a person is asked": (executions.ASK, [_IDS, _NOW, "'{}'", "'{requested,scheduling}'"]),
+    "a person is asked": (executions.ASK, [_IDS, _NOW, "'{}'", "'{requested,scheduling}'", "false"]),
     "inquiries are read": (people.READ, [_IDS]),
     "inquiries of executions are read": (people.OF_EXECUTIONS, [_IDS]),
     "the time of inquiries is over": (people.LOCK_DUE, ["'2026-03-01T00:10:00Z'", "500"]),
