@@ -31,7 +31,7 @@ _CLEAR = """
     DELETE FROM attune.rule WHERE is_adhoc; DELETE FROM attune.pack WHERE ref NOT IN ('core', 'hello');
     DELETE FROM attune.revision; DELETE FROM attune.timer_skip; DELETE FROM attune.event;
     DELETE FROM attune.event_match; DELETE FROM attune.enforcement; DELETE FROM attune.execution;
-    DELETE FROM attune.execution_open; DELETE FROM attune.idempotency_key;
+    DELETE FROM attune.execution_open; DELETE FROM attune.idempotency_key; DELETE FROM attune.inquiry;
     DELETE FROM attune.alert; DELETE FROM attune.streak; DELETE FROM attune.loop;
 """
 

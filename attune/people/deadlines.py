@@ -50,8 +50,8 @@ class Deadlines:
         """End the inquiries whose time is over, so many at most, with the executions that wait for them; how many."""
         # Whoever asks from here on may lower it again.
         self._next = _NEVER
-        following: datetime | None = None
         try:
+<<<<<<< HEAD
             async with self._bus.transaction() as transaction:
                 transaction.does("expire")
                 due = await queries.lock_due(transaction.connection, transaction.now, AT_ONCE)
@@ -65,10 +65,30 @@ class Deadlines:
                     ends = [_end(one, found[one.execution].event) for one in waiting if one.execution in found]
                     await endings.end(transaction, ends, SOURCE)
                 following = await queries.next_due(transaction.connection)
+=======
+            async with self._bus.database.acquire() as connection:
+                following = await queries.next_due(connection)
+            if following is not None and following <= self._bus.clock.now():
+                # There may be more: look again at once.
+                self._next = following
+                return await self._end_some()
+>>>>>>> main
         except BaseException:
             self._next = _AT_ONCE_DUE
             raise
         self.expect(min(following or _NEVER, self._bus.clock.now() + _LOOK_AGAIN))
+        return 0
+
+    async def _end_some(self) -> int:
+        async with self._bus.transaction() as transaction:
+            transaction.does("expire")
+            due = await queries.lock_due(transaction.connection, transaction.now, AT_ONCE)
+            ids = [inquiry.id for inquiry in due]
+            await queries.close(transaction.connection, ids, InquiryStatus.TIMEOUT, transaction.now)
+            waiting = [inquiry for inquiry in due if inquiry.waits]
+            found = await executions.provenance(transaction.connection, [one.execution for one in waiting])
+            ends = [_end(one, found[one.execution].event) for one in waiting if one.execution in found]
+            await endings.end(transaction, ends, SOURCE)
         return len(due)
 
 

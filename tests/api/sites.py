@@ -138,7 +138,7 @@ async def site_on(
     place = Installation(folder / "data")
     hooks = {"response": [contract.check]}
     # Shorter than the server's patience with a connection that idles, or a request might meet its end.
-    limits = httpx2.Limits(keepalive_expiry=2)
+    limits = httpx2.Limits(max_connections=100, max_keepalive_connections=20, keepalive_expiry=2)
     transport = httpx2.AsyncHTTPTransport(uds=str(place.socket), limits=limits)
     async with (
         serving(load(None, merged), place, clock=clock, free=free) as running,

@@ -75,7 +75,7 @@ RULES: list[tuple[str, str]] = [
     # What is not there.
     (RULE.replace("shop.sold", "shop.sole"), "4: trigger_ref: there is no trigger shop.sole; did you mean 'shop.sold'"),
     (RULE.replace("shop.pay", "core.ehco"), "5: action_ref: there is no action core.ehco; did you mean 'core.echo'?"),
-    (RULE.replace("shop.pay", "x.y"), "5: action_ref: there is no action x.y; known are core.echo, "),
+    (RULE.replace("shop.pay", "x.y"), "5: action_ref: there is no action x.y; known are core.ask, core.echo, "),
     # Parameters of the action.
     (params("{}"), "6: action_params.amount: is required"),
     (params("{amount: 3, noet: a}"), "6: action_params.noet: is unknown; did you mean 'note'?"),

@@ -35,7 +35,8 @@ async def call(name: str, **parameters: Any) -> JsonObject:
 
 
 def test_every_built_in_action_has_its_file_and_every_file_its_action() -> None:
-    assert SCHEMAS.keys() == BUILTINS.keys()
+    # No worker runs what waits for an answer.
+    assert SCHEMAS.keys() == BUILTINS.keys() | {"ask"}
 
 
 PLAIN: list[tuple[str, dict[str, Any], JsonObject]] = [
