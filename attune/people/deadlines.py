@@ -51,28 +51,12 @@ class Deadlines:
         # Whoever asks from here on may lower it again.
         self._next = _NEVER
         try:
-<<<<<<< HEAD
-            async with self._bus.transaction() as transaction:
-                transaction.does("expire")
-                due = await queries.lock_due(transaction.connection, transaction.now, AT_ONCE)
-                if due:
-                    ids = [inquiry.id for inquiry in due]
-                    await queries.close(transaction.connection, ids, InquiryStatus.TIMEOUT, transaction.now)
-                    for inquiry in due:
-                        notices.ended(transaction, inquiry, InquiryStatus.TIMEOUT)
-                    waiting = [inquiry for inquiry in due if inquiry.waits]
-                    found = await executions.provenance(transaction.connection, [one.execution for one in waiting])
-                    ends = [_end(one, found[one.execution].event) for one in waiting if one.execution in found]
-                    await endings.end(transaction, ends, SOURCE)
-                following = await queries.next_due(transaction.connection)
-=======
             async with self._bus.database.acquire() as connection:
                 following = await queries.next_due(connection)
             if following is not None and following <= self._bus.clock.now():
                 # There may be more: look again at once.
                 self._next = following
                 return await self._end_some()
->>>>>>> main
         except BaseException:
             self._next = _AT_ONCE_DUE
             raise
@@ -85,6 +69,8 @@ class Deadlines:
             due = await queries.lock_due(transaction.connection, transaction.now, AT_ONCE)
             ids = [inquiry.id for inquiry in due]
             await queries.close(transaction.connection, ids, InquiryStatus.TIMEOUT, transaction.now)
+            for inquiry in due:
+                notices.ended(transaction, inquiry, InquiryStatus.TIMEOUT)
             waiting = [inquiry for inquiry in due if inquiry.waits]
             found = await executions.provenance(transaction.connection, [one.execution for one in waiting])
             ends = [_end(one, found[one.execution].event) for one in waiting if one.execution in found]
