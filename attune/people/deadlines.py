@@ -20,7 +20,7 @@ SOURCE = "inquiry deadlines"
 AT_ONCE = 500
 _EVERY = 1.0
 _LOOK_AGAIN = timedelta(minutes=1)
-_AT_ONCE_DUE = datetime.min.replace(tzinfo=UTC)
+_BEGINNING = datetime.min.replace(tzinfo=UTC)
 _NEVER = datetime.max.replace(tzinfo=UTC)
 
 
@@ -30,7 +30,7 @@ class Deadlines:
 
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
-        self._next = _AT_ONCE_DUE
+        self._next = _BEGINNING
 
     def expect(self, at: datetime) -> None:
         """Look at this moment, if not before."""
@@ -58,7 +58,7 @@ class Deadlines:
                 self._next = following
                 return await self._end_some()
         except BaseException:
-            self._next = _AT_ONCE_DUE
+            self._next = _BEGINNING
             raise
         self.expect(min(following or _NEVER, self._bus.clock.now() + _LOOK_AGAIN))
         return 0

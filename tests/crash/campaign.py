@@ -23,9 +23,9 @@ MIN_ACCEPTED = 20
 """A blow counts when so many events were accepted since the last one that did, and a delivery was on its way."""
 _REACHED_WITHIN = 20.0
 _DRAINED_WITHIN = 120.0
-_HITS = 3
-ENOUGH = 100
-"""Blows that count in ten minutes."""
+LONG = 600.0
+"""A campaign of so many seconds is to hit every point `HITS` times, and to have `ENOUGH` blows that count."""
+HITS, ENOUGH = 3, 100
 
 
 class Blow(Enum):
@@ -87,18 +87,23 @@ class Campaign:
         self.result = Result(seed)
 
     def everything(self, seconds: float) -> Iterator[str | Blow]:
-        """Blows for about so long: every point in turn, again and again, with the others in between."""
-        deadline = time.monotonic() + seconds
+        """Blows for about so long: every point in turn, again and again, with the others in between. A long campaign
+        takes up to a quarter more, until every point was hit often enough."""
+        begun = time.monotonic()
         points, others = list(POINTS), cycle(Blow)
         while True:
             self._random.shuffle(points)
             for index, point in enumerate(points):
-                if time.monotonic() > deadline:
+                spent = time.monotonic() - begun
+                if spent > seconds and (seconds < LONG or spent > 1.25 * seconds or self._has_hit_all()):
                     return
-                if self.result.counted[point] < _HITS or min(self.result.counted[one] for one in POINTS) >= _HITS:
+                if self.result.counted[point] < HITS or self._has_hit_all():
                     yield point
                 if index % 6 == 0:
                     yield next(others)
+
+    def _has_hit_all(self) -> bool:
+        return all(self.result.counted[point] >= HITS for point in POINTS)
 
     def some(self, points: int) -> Iterator[str | Blow]:
         """A few points, and one blow of each other kind."""

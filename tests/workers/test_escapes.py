@@ -66,7 +66,9 @@ async def test_what_has_left_the_group_gets_its_grace_too(workshop: Workshop) ->
 
 async def test_the_daemon_of_another_execution_is_left_alone(workshop: Workshop) -> None:
     """One that ended by itself may leave a daemon behind: that one goes on until Attune ends."""
-    await workshop.run("setsid --fork sleep 1000")
+    # Until it has left the group, the end of the script is its end as well.
+    daemon = "setsid --fork sh -c 'touch ready; exec sleep 1000'"
+    await workshop.run(f"{daemon}; while [ ! -e ready ]; do sleep 0.01; done")
     left = workshop.processes()
     workshop.grace = 0.2
 
