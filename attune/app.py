@@ -38,7 +38,6 @@ from attune.api.routes.space import SpaceRoutes
 from attune.api.routes.streams import StreamRoutes
 from attune.api.routes.system import About, SystemRoutes
 from attune.api.routes.timers import TimerRoutes
-from attune.api.routes.watch import WatchRoutes
 from attune.api.server import Api
 from attune.api.sockets import live_socket
 from attune.base.clock import Clock, SystemClock
@@ -417,7 +416,6 @@ async def _application(
             anonymous=about.anonymous == "read",
         ),
         SpaceRoutes(database, engine.retention, installation),
-        WatchRoutes(engine.bus, definitions, about.started_at.isoformat()),
         SystemRoutes(
             about,
             engine.bus,

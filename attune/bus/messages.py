@@ -173,6 +173,8 @@ class NotificationType(StrEnum):
     """What can become of an entity. The name begins with it."""
 
     EVENT_CREATED = "event_created"
+    EVENT_EXAMINED = "event_examined"
+    """The rule matcher took it."""
     ENFORCEMENT_CREATED = "enforcement_created"
     ENFORCEMENT_STATUS_CHANGED = "enforcement_status_changed"
     EXECUTION_CREATED = "execution_created"

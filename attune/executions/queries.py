@@ -43,6 +43,8 @@ def _shown(flag: str) -> str:
             "parent": "e.parent",
             "created": "e.created",
             "started_at": "e.started_at",
+            "finished_at": "e.finished_at",
+            "error": "left(e.result ->> 'error', 300)",
             "rule_ref": "(SELECT rule_ref FROM attune.enforcement WHERE id = e.enforcement)",
             "trigger_ref": "(SELECT trigger_ref FROM attune.enforcement WHERE id = e.enforcement)",
             "old_status": "(SELECT status FROM attune.execution WHERE id = e.id)",
@@ -749,21 +751,6 @@ async def execution_row(connection: Connection, execution_id: int) -> Row | None
         """,
         execution_id,
     )
-
-
-async def newer(connection: Connection, where: Where, limit: int) -> Sequence[Row]:
-    """The newest executions that fit, as in a page, with their errors. Conditions are on `e` and `n`."""
-    return await connection.fetch(
-        f"SELECT {_SUMMARY}, left(e.result ->> 'error', 300) AS error FROM {_WITH_TURN}"
-        f"{where.text} ORDER BY e.id DESC LIMIT {limit}",
-        *where.arguments,
-    )
-
-
-async def newest_open(connection: Connection, limit: int) -> list[int]:
-    """The ids of the newest executions that have not ended."""
-    rows = await connection.fetch("SELECT execution FROM attune.execution_open ORDER BY execution DESC LIMIT $1", limit)
-    return [row["execution"] for row in rows]
 
 
 async def running(connection: Connection, limit: int) -> Sequence[Row]:

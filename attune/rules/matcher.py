@@ -14,7 +14,7 @@ from attune.base.json import Json, JsonObject
 from attune.base.states import EnforcementStatus
 from attune.bus.broadcasts import Heard
 from attune.bus.bus import Bus
-from attune.bus.messages import Cause, Delivery, EnforcementCreated, EventCreated, Letter
+from attune.bus.messages import Cause, Delivery, EnforcementCreated, EventCreated, Letter, NotificationType
 from attune.bus.outcomes import DONE, BatchTooLarge, Outcome, Reject
 from attune.bus.transaction import Transaction
 from attune.catalog import queries as catalog
@@ -106,6 +106,8 @@ class Matcher:
             await self._enforce(transaction, found)
         if matches:
             await queries.insert_matches(connection, matches, seen, transaction.now)
+            if transaction.is_watched:
+                _show(transaction, matches, read)
         return outcomes
 
     async def _ancestors(self, connection: Connection, read: Iterable[Event]) -> Mapping[int, Sequence[Firing]]:
@@ -217,6 +219,26 @@ class Matcher:
                     enforcement=enforcement_id,
                 )
             )
+
+
+def _show(transaction: Transaction, matches: Sequence[EventMatch], read: Mapping[int, Event]) -> None:
+    for match in matches:
+        event = read[match.event]
+        transaction.notify(
+            NotificationType.EVENT_EXAMINED,
+            event.id,
+            {
+                "trigger": event.trigger,
+                "trigger_ref": event.trigger_ref,
+                "rule": event.rule,
+                "rule_ref": event.rule_ref,
+                "looked_at": match.rules,
+                "matched": match.matched,
+                "failed": match.failed,
+                "created": event.created,
+                "examined_at": transaction.now,
+            },
+        )
 
 
 async def match_no_rule(transaction: Transaction, delivery: Delivery[EventCreated], letter: Letter) -> str:

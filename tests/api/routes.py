@@ -22,7 +22,6 @@ from attune.api.routes.space import SpaceRoutes
 from attune.api.routes.streams import StreamRoutes
 from attune.api.routes.system import SystemRoutes
 from attune.api.routes.timers import TimerRoutes
-from attune.api.routes.watch import WatchRoutes
 
 _NOTHING: Any = None
 
@@ -46,7 +45,6 @@ ENDPOINTS: tuple[Endpoint, ...] = described(
         MetricsRoutes(_NOTHING, public=False),
         DoctorRoutes(_NOTHING, _NOTHING, _NOTHING, _NOTHING, _NOTHING, _NOTHING, anonymous=False),
         SpaceRoutes(_NOTHING, _NOTHING, _NOTHING),
-        WatchRoutes(_NOTHING, _NOTHING, ""),
         SystemRoutes(_NOTHING, _NOTHING, _NOTHING, _NOTHING, _NOTHING, _NOTHING, _NOTHING, _NOTHING, _NOTHING),
     )
     for endpoint in routes.endpoints()

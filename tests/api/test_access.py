@@ -77,6 +77,7 @@ ROUTES = [
     ("GET", "/api/v1/events", READ),
     ("GET", "/api/v1/events/{id}", READ),
     ("GET", "/api/v1/events/{id}/explain", READ),
+    ("GET", "/api/v1/verdicts", READ),
     ("POST", "/api/v1/events", RIGHT),
     ("GET", "/api/v1/enforcements", READ),
     ("GET", "/api/v1/enforcements/{id}", READ),
@@ -114,7 +115,6 @@ ROUTES = [
     ("GET", "/api/v1/system/doctor", RIGHT),
     ("GET", "/api/v1/system/recovery", RIGHT),
     ("GET", "/api/v1/system/space", RIGHT),
-    ("GET", "/api/v1/watch", RIGHT),
     ("GET", "/metrics", RIGHT),
 ]
 A_READ = "/api/v1/rules"

@@ -267,9 +267,8 @@ async def test_an_event_whose_letter_is_discarded_has_matched_no_rule_and_says_w
     history = await site.data("GET", f"/api/v1/rules/{rule}/explain")
     assert (history["events"], history["fired"], history["waiting"], history["not_matched"]) == (1, 0, 0, [])
     assert [(one["text"], one["event"]) for one in history["errors"]] == [("its dead letter was discarded", event)]
-    cursor = (await site.data("GET", "/api/v1/watch"))["cursor"]
-    (watched,) = (await site.data("GET", "/api/v1/watch", params={"cursor": cursor, "events": event}))["events"]
-    assert (watched["matched"]["looked_at"], watched["matched"]["rules"]) == (0, [])
+    verdicts = await site.data("GET", f"/api/v1/verdicts?event={event}")
+    assert verdicts == {"verdicts": [{"event": event, "rules": []}]}
 
 
 async def test_a_letter_about_what_has_ended_meanwhile_changes_nothing(site: Site) -> None:

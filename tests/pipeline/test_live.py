@@ -81,7 +81,8 @@ class Mirror:
 
 
 EXECUTIONS = """
-    SELECT e.id, e.action AS action_id, e.action_ref, e.status, e.enforcement, e.parent, n.rule_ref, n.trigger_ref
+    SELECT e.id, e.action AS action_id, e.action_ref, e.status, e.enforcement, e.parent, n.rule_ref, n.trigger_ref,
+           left(e.result ->> 'error', 300) AS error
       FROM attune.execution e LEFT JOIN attune.enforcement n ON n.id = e.enforcement
 """
 

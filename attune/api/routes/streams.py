@@ -1,6 +1,7 @@
 """What happens, as it happens: streams of server-sent events."""
 
 from collections.abc import Mapping, Sequence
+from enum import StrEnum
 from typing import Annotated, Final
 
 from pydantic import Field
@@ -10,7 +11,7 @@ from starlette.responses import Response
 from attune.access.model import Caller, How
 from attune.api.authentication import Gate
 from attune.api.endpoints import Answer, Call, Endpoint, Permission
-from attune.api.paging import LARGEST_ID, Query
+from attune.api.paging import LARGEST_ID, MOST_IDS, Ids, Query, ids_of
 from attune.api.streams import EventStream
 from attune.base.errors import BadInput, Forbidden, Problem, Unauthenticated
 from attune.base.states import EnforcementStatus, ExecutionStatus
@@ -30,10 +31,12 @@ READ: Final[Mapping[Entity, Permission]] = {
 }
 """What somebody has to be allowed to read to be told of it: the same as in the lists."""
 
-_STATUSES: Final = tuple(dict.fromkeys((*ExecutionStatus, *EnforcementStatus, *InquiryStatus)))
-_MOST = 100
-_Words = Annotated[str, Field(max_length=5_000, pattern=rf"^[^,\s]+(,[^,\s]+){{0,{_MOST - 1}}}$")]
-_Ids = Annotated[str, Field(pattern=rf"^[1-9][0-9]{{0,17}}(,[1-9][0-9]{{0,17}}){{0,{_MOST - 1}}}$")]
+_STATUSES: Final[Mapping[Entity, type[StrEnum]]] = {
+    Entity.ENFORCEMENT: EnforcementStatus,
+    Entity.EXECUTION: ExecutionStatus,
+    Entity.INQUIRY: InquiryStatus,
+}
+_Words = Annotated[str, Field(max_length=5_000, pattern=rf"^[^,\s]+(,[^,\s]+){{0,{MOST_IDS - 1}}}$")]
 
 
 class StreamQuery(Query):
@@ -41,7 +44,7 @@ class StreamQuery(Query):
 
     entity: _Words | None = None
     ref: _Words | None = None
-    id: _Ids | None = None
+    id: Ids | None = None
     status: _Words | None = None
 
 
@@ -77,11 +80,15 @@ class StreamRoutes:
 
     async def stream(self, call: Call[StreamQuery, None]) -> Response:
         query = call.query
+        entities = self._entities(call.caller, query.entity)
+        statuses = dict.fromkeys(
+            status for entity in Entity if entity in entities for status in _STATUSES.get(entity, ())
+        )
         wanted = Filter(
-            entities=self._entities(call.caller, query.entity),
-            ids=frozenset(map(int, _split(query.id))),
+            entities=entities,
+            ids=frozenset(ids_of(query.id or "")),
             refs=frozenset(_split(query.ref)),
-            statuses=frozenset(_known("status", query.status, _STATUSES)),
+            statuses=frozenset(_known("status", query.status, list(statuses))),
         )
         return self._answer(call.request, self._all, wanted, named)
 
@@ -119,7 +126,7 @@ def _known(name: str, text: str | None, known: Sequence[str]) -> list[str]:
     values = _split(text)
     unknown = sorted(set(values) - set(known))
     if unknown:
-        what = f"does not know {', '.join(unknown)}; it takes {', '.join(known)}"
+        what = f"does not know {', '.join(unknown)}; it takes {', '.join(known) or 'nothing here'}"
         raise BadInput("The query is wrong.", [Problem(f"/{name}", what)])
     return values
 
