@@ -23,11 +23,11 @@ S = ExecutionStatus
 
 
 async def executions(engine: Engine, rule: Rule) -> Sequence[Row]:
-    """The executions of a rule, the oldest first."""
+    """The executions of a rule, first attempts before others, the oldest first."""
     return await rows(
         engine,
         "SELECT e.* FROM attune.execution e JOIN attune.enforcement n ON n.id = e.enforcement WHERE n.rule = $1 "
-        "ORDER BY e.id",
+        "ORDER BY e.retry_count, e.id",
         rule.id,
     )
 
