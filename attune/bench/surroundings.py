@@ -11,7 +11,7 @@ from urllib.parse import urlsplit, urlunsplit
 import asyncpg
 import structlog
 
-from attune.app import Serving, serving
+from attune.app import Serving, serving, spare_collections
 from attune.base.installation import Installation
 from attune.settings import Settings, load
 from attune.telemetry import logging
@@ -83,6 +83,7 @@ async def bench_server(
         )
         with _logging_to(folder / "log", own):
             async with serving(own, Installation(folder / "data"), stages=stages, instruments=instruments) as server:
+                spare_collections()
                 yield server
 
 
