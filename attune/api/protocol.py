@@ -20,6 +20,9 @@ _SLOWEST = 1_000
 ABORT_SCOPE = "attune.abort"
 """In the ASGI scope: hangs up on a client that takes nothing any more."""
 
+WRITE_SCOPE = "attune.write"
+"""In the ASGI scope: sends a part of a body that has begun, in chunks, at once; False when the client is behind."""
+
 SOCKET_PATH = "/ws"
 
 
@@ -72,7 +75,7 @@ class Protocol(HttpToolsProtocol):
             self._hang_up(HttpError(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, message))
 
     def on_headers_complete(self) -> None:
-        cast("dict[str, Any]", self.scope)[ABORT_SCOPE] = self.transport.abort
+        cast("dict[str, Any]", self.scope).update({ABORT_SCOPE: self.transport.abort, WRITE_SCOPE: self._write})
         super().on_headers_complete()
         if len(self.pipeline) > _LONGEST_PIPELINE:
             self.transport.abort()
@@ -105,6 +108,12 @@ class Protocol(HttpToolsProtocol):
         self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
         self._headed = 0
         self.data_received(b"".join([line.encode(), *fields, b"\r\n", rest]))
+
+    def _write(self, part: bytes) -> bool:
+        if self.flow.write_paused or self.transport.is_closing():
+            return False
+        self.transport.write(b"%x\r\n%b\r\n" % (len(part), part))
+        return True
 
     def _expect_request(self) -> None:
         if self._timer is None:

@@ -11,7 +11,7 @@ import anyio
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from attune.api.protocol import ABORT_SCOPE
+from attune.api.protocol import ABORT_SCOPE, WRITE_SCOPE
 from attune.base.errors import Forbidden, Unauthenticated, Unavailable
 from attune.live.forms import RETRY_MS, event
 from attune.live.views import LiveViews, Reader, Taken
@@ -54,19 +54,20 @@ class EventStream(Response):
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._until_gone, receive, tasks.cancel_scope)
                 tasks.start_soon(self._until_stuck, scope, tasks.cancel_scope)
+                self._reader.write = scope[WRITE_SCOPE]
                 with self._live.reading(self._reader, self._last):
                     await self._write(send)
                 tasks.cancel_scope.cancel()
         await send({"type": "http.response.body", "body": b""})
 
     async def _write(self, send: Send) -> None:
-        begin, end = _RETRY, None
+        await send({"type": "http.response.body", "body": _RETRY, "more_body": True})
+        end = None
         while end is None:
             taken = await self._live.take(self._reader)
             end = taken.end or (await lost_right(self._renew) if taken.pulse else None)
-            text = begin + _text(taken) + (b"" if end is None else event("error", {"error": end}))
+            text = _text(taken) + (b"" if end is None else event("error", {"error": end}))
             await send({"type": "http.response.body", "body": text, "more_body": True})
-            begin = b""
 
     async def _until_gone(self, receive: Receive, scope: anyio.CancelScope) -> None:
         while (await receive())["type"] != "http.disconnect":

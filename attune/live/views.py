@@ -6,7 +6,7 @@ is told that it is not there any more and reads again what it shows.
 
 import asyncio
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -85,6 +85,9 @@ class Reader:
     kind: Kind
     form: Form
     filters: frozenset[Filter]
+    write: Callable[[bytes], bool] | None = None
+    """Sends to a client that is not behind, False when it is: who waits for something need not be woken to send it."""
+    waits: bool = False
     waiting: deque[Part] = field(default_factory=deque)
     size: int = 0
     reset: str | None = None
@@ -96,7 +99,9 @@ class Reader:
     """Set when it cannot even be told why it is cut: its connection takes nothing any more."""
 
     def give(self, part: Part) -> bool:
-        """Let a part wait for it; False when that is too much, and ends it."""
+        """Send a part, or let it wait for the reader; False when too much does, and ends it."""
+        if self.write and self.waits and not self.changed.is_set() and self.write(b"".join(part.bytes())):
+            return True
         self.size += part.size
         if self.size > KEPT:
             self.finish(End.SLOW)
@@ -199,7 +204,9 @@ class LiveViews:
 
     async def take(self, reader: Reader) -> Taken:
         """What waits for a reader, as soon as something does."""
+        reader.waits = True
         await reader.changed.wait()
+        reader.waits = False
         reader.changed.clear()
         parts = [piece for part in reader.waiting for piece in part.bytes()]
         taken = Taken(parts, reader.reset, reader.pulse, reader.end, self.position)

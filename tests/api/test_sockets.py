@@ -94,6 +94,8 @@ async def test_the_protocol_is_that_of_the_platform(site: Site) -> None:
                 "trigger_ref": None,
                 "parent": None,
                 "started_at": None,
+                "finished_at": None,
+                "error": None,
                 "created": row["created"],
                 "updated": row["created"],
             },

@@ -78,6 +78,8 @@ async def test_everything_that_becomes_of_an_event_is_told_in_its_order(site: Si
         "has_payload": True,
         "created": event["created"],
     }
+    examined = told["event_examined"]
+    assert (examined["id"], examined["looked_at"], examined["matched"], examined["failed"]) == (event["id"], 1, 1, 0)
     assert told["enforcement_created"]["event"] == event["id"]
     row = await site.data("GET", f"/api/v1/executions/{end.data['id']}")
     assert end.data == {
@@ -93,6 +95,8 @@ async def test_everything_that_becomes_of_an_event_is_told_in_its_order(site: Si
         "trigger_ref": "shop.sold",
         "parent": None,
         "started_at": row["started_at"],
+        "finished_at": row["finished_at"],
+        "error": None,
         "created": row["created"],
         "updated": row["updated"],
     }
@@ -199,7 +203,9 @@ async def until_id(stream: Stream, expected: list[int]) -> list[Any]:
 
 REFUSED = [
     ({"entity": "events"}, "does not know events; it takes event, enforcement"),
-    ({"status": "done"}, "does not know done; it takes requested"),
+    ({"status": "done"}, "does not know done; it takes created"),
+    ({"status": "created", "entity": "execution"}, "does not know created; it takes requested"),
+    ({"status": "created", "entity": "event"}, "does not know created; it takes nothing here"),
     ({"id": "x"}, "pattern"),
     ({"ref": "a,,b"}, "pattern"),
     ({"token": "secret"}, "is unknown"),
@@ -418,6 +424,21 @@ async def test_who_does_not_read_is_cut_and_told_why_and_the_others_notice_nothi
     assert b"event: error\n" in heard[-1000:]
     assert views.End.SLOW.encode() in heard[-1000:]
     await eventually(lambda: metric(site, "attune_stream_readers") == 0)
+
+
+async def test_who_is_behind_for_a_while_gets_everything_in_its_order(site: Site) -> None:
+    """What is sent at once does not overtake what waits."""
+    count = 1_500
+    async with stream_of(site, entity="event") as stream:
+        await stream.until("reset")
+        for number in range(1, count + 1):
+            await tell(site, NotificationType.EVENT_CREATED, number, text="x" * 1000)
+            if number % 500 == 0:
+                await stream.until("event_created")
+        while len(stream.seen) <= count:
+            await stream.until("event_created")
+
+    assert [event.data["id"] for event in stream.seen[1:]] == [*range(1, count + 1)]
 
 
 async def administrator(site: Site) -> str:
