@@ -26,6 +26,7 @@ from attune.settings import Settings
 Say = Callable[[str], None]
 
 _EVERY = 0.05
+_SLICES = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +71,10 @@ class _Listeners:
 
 
 async def measure(settings: Settings, readers: int, seconds: float, rounds: int, say: Say) -> Report:
-    """Measure `rounds` pairs of rounds of `seconds` each. Each reader follows the executions of a rule of its own:
-    together they are told of every state of every one."""
+    """Measure `rounds` pairs of rounds of `seconds` each, in slices that alternate: a machine changes more within a
+    minute than readers cost. Each reader follows the executions of a rule of its own: together they are told of every
+    state of every one."""
+    pairs, seconds = rounds * _SLICES, seconds / _SLICES
     measured: dict[bool, list[Round]] = {True: [], False: []}
     with temporary_folder() as folder:
         say("starting a server of its own …")
@@ -80,7 +83,7 @@ async def measure(settings: Settings, readers: int, seconds: float, rounds: int,
             await flood(server, MOST_IN_FLIGHT, WARM_UP, triggers)
             async with _listening(server, folder, readers) as quiet:
                 await anyio.sleep(seconds)
-            for number in range(rounds):
+            for number in range(pairs):
                 for is_read in (True, False) if number % 2 else (False, True):
                     measured[is_read].append(await _round(server, folder, readers if is_read else 0, seconds, triggers))
                 on, off = measured[True][-1], measured[False][-1]
@@ -89,7 +92,7 @@ async def measure(settings: Settings, readers: int, seconds: float, rounds: int,
                     f"({on.notifications_per_second:,.0f} notifications, p99 {on.latency_ms.p99:.1f} ms, "
                     f"{on.cpu_us:,.0f} µs each), {off.pipelines_per_second:,.0f} without ({off.cpu_us:,.0f} µs)"
                 )
-    pairs = list(zip(measured[True], measured[False], strict=True))
+    both = list(zip(measured[True], measured[False], strict=True))
     return Report(
         python=platform.python_version(),
         cpus=os.cpu_count() or 1,
@@ -99,8 +102,8 @@ async def measure(settings: Settings, readers: int, seconds: float, rounds: int,
         rounds_without=measured[False],
         pipelines_with=statistics.median(one.pipelines_per_second for one in measured[True]),
         pipelines_without=statistics.median(one.pipelines_per_second for one in measured[False]),
-        rate_cost_percent=_percent(1 - on.pipelines_per_second / off.pipelines_per_second for on, off in pairs),
-        cpu_cost_percent=_percent(on.cpu_us / off.cpu_us - 1 for on, off in pairs),
+        rate_cost_percent=_percent(1 - on.pipelines_per_second / off.pipelines_per_second for on, off in both),
+        cpu_cost_percent=_percent(on.cpu_us / off.cpu_us - 1 for on, off in both),
         latency_ms=_middle([one.latency_ms for one in measured[True]]),
         quiet_latency_ms=spread(quiet.latencies),
     )
