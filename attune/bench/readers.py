@@ -122,7 +122,7 @@ def _rules(count: int) -> Mapping[str, str]:
 
 async def _round(server: Serving, folder: Path, readers: int, seconds: float, triggers: Sequence[str]) -> Round:
     # As it is when nobody has looked for minutes.
-    server.engine.bus.is_watched = False
+    server.engine.bus.watched = frozenset()
     async with _listening(server, folder, readers) as listeners:
         begun, computed = time.perf_counter(), time.process_time()
         took = await flood(server, MOST_IN_FLIGHT, seconds, triggers)

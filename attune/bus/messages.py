@@ -215,9 +215,10 @@ class Notification(NamedTuple):
 
 class NotificationCreated(Message, exchange="attune.notifications", key="notification.created"):
     """All that a transaction has to show. Transient, and published only while somebody may look:
-    `Transaction.notify`."""
+    `Transaction.notify`. `missed` are entities of which something may have happened that is not told."""
 
-    notifications: tuple[Notification, ...]
+    notifications: tuple[Notification, ...] = ()
+    missed: frozenset[Entity] = frozenset()
 
 
 class Cause(NamedTuple):

@@ -15,6 +15,7 @@ from attune.bus.messages import (
     MAX_SIZE,
     Cause,
     Delivery,
+    Entity,
     Envelope,
     Message,
     Notification,
@@ -36,9 +37,9 @@ Routes: TypeAlias = Sequence[tuple[str, bool]]
 class Traffic:
     """What a transaction sends. `messages` are numbers by type; `due` are deliveries, `later` those that become due at
     a moment, `returned` those whose rows were put back into their queues; `broadcasts` are the names of queues and what
-    they are told; `is_watched`, whether live views are among those."""
+    they are told; `watched`, what live views are told of."""
 
-    is_watched: bool = False
+    watched: frozenset[Entity] = frozenset()
     messages: Counter[str] = field(default_factory=Counter)
     due: list[Delivery[Any]] = field(default_factory=list)
     later: list[tuple[Delivery[Any], datetime]] = field(default_factory=list)
@@ -47,9 +48,9 @@ class Traffic:
 
 
 class Carrier(Protocol):
-    """Where a transaction's messages go. `is_watched`: somebody may look at live views."""
+    """Where a transaction's messages go. `watched` is what somebody may look at in live views."""
 
-    is_watched: bool
+    watched: frozenset[Entity]
 
     def route(self, message: Message) -> Routes:
         """The queues of a message. Raises Unroutable when there are none."""
@@ -74,7 +75,7 @@ class Transaction:
         self.now = now
         self._carrier = carrier
         self._attempts: list[Attempts] = []
-        self._traffic = Traffic(carrier.is_watched)
+        self._traffic = Traffic(carrier.watched)
         self._notifications: list[Notification] = []
         self._hints: list[Callable[[], None]] = []
         self._stages: list[str] = []
@@ -97,15 +98,14 @@ class Transaction:
             else:
                 self._traffic.due.append(Delivery(name, envelope, text, 1))
 
-    @property
-    def is_watched(self) -> bool:
-        """Whether somebody looks at live views: whoever would have to compute for `notify` asks this before."""
-        return self._traffic.is_watched
+    def shows(self, entity: Entity) -> bool:
+        """Whether somebody looks at such in live views: whoever would have to compute for `notify` asks this before."""
+        return entity in self._traffic.watched
 
     def notify(self, kind: NotificationType, entity_id: int, payload: Shown) -> None:
         """Show in live views, when this transaction commits, what became of something. `payload` says enough of its
-        row to show it, with its refs as `…ref` and its state as `status`. Does nothing while nobody looks."""
-        if self.is_watched:
+        row to show it, with its refs as `…ref` and its state as `status`. Does nothing while nobody looks at such."""
+        if self.shows(kind.entity):
             self._notifications.append(Notification(kind, entity_id, self.now, payload))
 
     def give_back(self, deliveries: Iterable[Delivery[Any]]) -> None:

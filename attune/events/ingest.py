@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 
-from attune.bus.messages import EventCreated, NotificationType
+from attune.bus.messages import Entity, EventCreated, NotificationType
 from attune.bus.transaction import Transaction
 from attune.database.group_commit import GroupCommit
 from attune.events import queries
@@ -51,7 +51,7 @@ class Ingest:
             transaction.publish(
                 EventCreated(event_id=event_id, trigger_ref=event.trigger_ref), event.cause, event.source_ref
             )
-            if transaction.is_watched:
+            if transaction.shows(Entity.EVENT):
                 _show(transaction, event_id, event)
             if self._stages.enabled:
                 transaction.after_commit(

@@ -4,7 +4,7 @@ what becomes of an enforcement."""
 from collections.abc import Sequence
 
 from attune.base.states import EnforcementStatus
-from attune.bus.messages import ExecutionCompleted
+from attune.bus.messages import Entity, ExecutionCompleted
 from attune.bus.transaction import Transaction
 from attune.database.arrays import grouped
 from attune.executions import notices, queries
@@ -18,7 +18,7 @@ async def end(transaction: Transaction, ends: Sequence[Finished], source: str) -
     ended: set[int] = set()
     for step, group in grouped(ends, _step).items():
         rows = await queries.finish(
-            transaction.connection, step, group, transaction.now, watched=transaction.is_watched
+            transaction.connection, step, group, transaction.now, watched=transaction.shows(Entity.EXECUTION)
         )
         notices.executions_changed(transaction, rows, target(step))
         ended.update(row["id"] for row in rows)
@@ -42,7 +42,7 @@ async def resolve(transaction: Transaction, decisions: Sequence[tuple[int, Enfor
     for status, group in grouped(decisions, _decision).items():
         reasons = {enforcement: reason for enforcement, _, reason in group}
         rows = await queries.resolve_enforcements(
-            transaction.connection, status, reasons, transaction.now, watched=transaction.is_watched
+            transaction.connection, status, reasons, transaction.now, watched=transaction.shows(Entity.ENFORCEMENT)
         )
         notices.enforcements_resolved(transaction, rows, status)
 

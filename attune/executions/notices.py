@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from attune.base.states import EnforcementStatus, ExecutionStatus
-from attune.bus.messages import NotificationType
+from attune.bus.messages import Entity, NotificationType
 from attune.bus.transaction import Transaction
 from attune.database.pool import Row
 from attune.executions.model import NewEnforcement
@@ -11,7 +11,7 @@ from attune.executions.model import NewEnforcement
 
 def enforcement_created(transaction: Transaction, enforcement_id: int, new: NewEnforcement) -> None:
     """Show a new enforcement."""
-    if transaction.is_watched:
+    if transaction.shows(Entity.ENFORCEMENT):
         transaction.notify(
             NotificationType.ENFORCEMENT_CREATED,
             enforcement_id,
@@ -29,7 +29,7 @@ def enforcement_created(transaction: Transaction, enforcement_id: int, new: NewE
 
 def enforcements_resolved(transaction: Transaction, rows: Iterable[Row], status: EnforcementStatus) -> None:
     """Show enforcements that were closed: rows of `resolve_enforcements`."""
-    if not transaction.is_watched:
+    if not transaction.shows(Entity.ENFORCEMENT):
         return
     for row in rows:
         transaction.notify(
@@ -60,7 +60,7 @@ def execution_created(
     status: ExecutionStatus = ExecutionStatus.REQUESTED,
 ) -> None:
     """Show a new execution."""
-    if transaction.is_watched:
+    if transaction.shows(Entity.EXECUTION):
         transaction.notify(
             NotificationType.EXECUTION_CREATED,
             execution_id,
@@ -83,7 +83,7 @@ def execution_created(
 
 def executions_changed(transaction: Transaction, rows: Iterable[Row], status: ExecutionStatus) -> None:
     """Show executions that came to another state: rows with what live views show of them."""
-    if not transaction.is_watched:
+    if not transaction.shows(Entity.EXECUTION):
         return
     for row in rows:
         transaction.notify(

@@ -6,7 +6,7 @@ from typing import TypeAlias
 
 from attune.base.json import dumps, loads
 from attune.base.states import ExecutionStatus
-from attune.bus.messages import Cause, Delivery, ExecutionDispatched, ExecutionRequested
+from attune.bus.messages import Cause, Delivery, Entity, ExecutionDispatched, ExecutionRequested
 from attune.bus.outcomes import DONE, Outcome, Reject
 from attune.bus.transaction import Transaction
 from attune.catalog.definitions import Definitions
@@ -85,7 +85,11 @@ class Scheduler:
 
     async def _dispatch(self, transaction: Transaction, wanted: dict[int, Delivery[ExecutionRequested]]) -> None:
         rows = await queries.dispatch(
-            transaction.connection, sorted(wanted), self._worker, transaction.now, watched=transaction.is_watched
+            transaction.connection,
+            sorted(wanted),
+            self._worker,
+            transaction.now,
+            watched=transaction.shows(Entity.EXECUTION),
         )
         notices.executions_changed(transaction, rows, ExecutionStatus.SCHEDULED)
         for row in rows:

@@ -18,7 +18,7 @@ from prometheus_client.metrics_core import Metric
 from attune.base.errors import Unavailable
 from attune.bus.broadcasts import Heard
 from attune.bus.bus import Bus
-from attune.bus.messages import NotificationCreated
+from attune.bus.messages import Entity, NotificationCreated
 from attune.live.forms import Form
 from attune.live.notes import Filter, Index, Note
 from attune.telemetry import families
@@ -98,6 +98,11 @@ class Reader:
     stuck: anyio.Event = field(default_factory=anyio.Event)
     """Set when it cannot even be told why it is cut: its connection takes nothing any more."""
 
+    @property
+    def entities(self) -> frozenset[Entity]:
+        """What it looks at."""
+        return frozenset(entity for wanted in self.filters for entity in wanted.entities)
+
     def give(self, part: Part) -> bool:
         """Send a part, or let it wait for the reader; False when too much does, and ends it."""
         if self.write and self.waits and not self.changed.is_set() and self.write(b"".join(part.bytes())):
@@ -145,7 +150,9 @@ class LiveViews:
         self._index: Index[_Group] = Index()
         self._slots: dict[Reader, int] = {}
         self._numbers = count()
-        self._left = 0.0
+        # The place in the count from which on all is told of an entity, and when the last went who looked at it.
+        self._since: dict[Entity, int] = {}
+        self._left: dict[Entity, float] = {}
         self._stopping = False
         self._passed_on = 0
         self._cut = 0
@@ -158,10 +165,11 @@ class LiveViews:
     async def hear(self, heard: Heard) -> None:
         """Pass on what the bus tells."""
         if heard.missed:
-            self._forget("Something happened that was not kept.")
+            self._miss(frozenset(self._since))
         notes: list[Note] = []
         for message in heard.messages:
             assert isinstance(message, NotificationCreated)
+            self._miss(message.missed)
             notes += [Note(number, one) for number, one in enumerate(message.notifications, self._last + 1)]
             self._last += len(message.notifications)
         self._ring.extend(notes)
@@ -179,8 +187,7 @@ class LiveViews:
     @contextmanager
     def reading(self, reader: Reader, last: str | None = None) -> Iterator[None]:
         """Give a reader what it wants, for the block: what came after the position `last`, if that is kept."""
-        self._bus.is_watched = True
-        kept = self._after(last)
+        kept = self._after(last, reader.entities)
         if kept is None:
             reader.start_anew("This is where it begins." if last is None else f"What came after {last} is not kept.")
         elif fitting := [note for note in kept if any(one.takes(note) for one in reader.filters)]:
@@ -194,7 +201,6 @@ class LiveViews:
         finally:
             self._leave(reader)
             del self._slots[reader]
-            self._left = self._bus.clock.monotonic()
 
     def want(self, reader: Reader, filters: frozenset[Filter]) -> None:
         """Let a reader have something else from now on."""
@@ -227,9 +233,7 @@ class LiveViews:
             for reader, slot in self._slots.items():
                 if slot == tick % PULSE:
                     self._beat(reader)
-            if self._bus.is_watched and not self._slots and self._bus.clock.monotonic() - self._left > KEPT_FOR:
-                self._bus.is_watched = False
-                self._forget("")
+            self._look_away()
 
     def collect(self) -> list[Metric]:
         """The metrics."""
@@ -240,15 +244,16 @@ class LiveViews:
             families.STREAM_CUT.of({(): self._cut}),
         ]
 
-    def _after(self, last: str | None) -> list[Note] | None:
-        """What came after a position; None when that is not known."""
+    def _after(self, last: str | None, entities: frozenset[Entity]) -> list[Note] | None:
+        """What came after a position; None when that is not known of one of these entities."""
         boot, _, number = (last or "").rpartition("-")
-        if boot != self._boot or not number.isdecimal():
+        if boot != self._boot or not number.isdecimal() or not entities <= self._since.keys():
             return None
-        first = self._ring[0].number if self._ring else self._last + 1
-        if not first - 1 <= int(number) <= self._last:
+        at = int(number)
+        first = self._ring[0].number - 1 if len(self._ring) == KEPT else 0
+        if not max([first, *(self._since[entity] for entity in entities)]) <= at <= self._last:
             return None
-        return list(self._ring)[int(number) - first + 1 :]
+        return [note for note in self._ring if note.number > at]
 
     def _give(self, readers: Sequence[Reader], part: Part) -> None:
         slow = [reader for reader in readers if not reader.give(part)]
@@ -266,14 +271,39 @@ class LiveViews:
         reader.pulse = True
         reader.changed.set()
 
-    def _forget(self, why: str) -> None:
-        """Begin a new count: what came before is not kept."""
-        self._ring.clear()
-        self._last += 1
+    def _miss(self, entities: frozenset[Entity]) -> None:
+        """Something may have happened that was not told of: who looks at such has to read again."""
+        self._last += bool(entities)
+        for entity in entities & self._since.keys():
+            self._since[entity] = self._last
         for reader in self._slots:
-            reader.start_anew(why)
+            if reader.entities & entities:
+                reader.start_anew("Something happened that was not kept.")
+
+    def _look(self, entities: frozenset[Entity]) -> None:
+        """Have all told of these entities from now on."""
+        if entities <= self._since.keys():
+            return
+        # Whoever stands here already was told nothing of the new ones.
+        self._last += 1
+        for entity in entities:
+            self._since.setdefault(entity, self._last)
+        self._bus.watched = frozenset(self._since)
+
+    def _look_away(self) -> None:
+        """Have nothing told any more of what nobody has looked at for a while."""
+        now = self._bus.clock.monotonic()
+        looked_at = {entity for reader in self._slots for entity in reader.entities}
+        self._left = {entity: self._left.get(entity, now) for entity in self._since.keys() - looked_at}
+        for entity, left in self._left.items():
+            if now - left > KEPT_FOR:
+                del self._since[entity]
+        self._bus.watched = frozenset(self._since)
+        if not self._since:
+            self._ring.clear()
 
     def _join(self, reader: Reader) -> None:
+        self._look(reader.entities)
         group = self._groups.get((reader.form, reader.filters))
         if group is None:
             group = self._groups[reader.form, reader.filters] = _Group(reader.form, reader.filters)

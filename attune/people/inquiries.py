@@ -11,7 +11,7 @@ from attune.base.json import Json, JsonObject, dumps, loads
 from attune.base.schema import check_schema, refuse, validate, with_defaults
 from attune.base.states import ExecutionStatus
 from attune.bus.bus import Bus
-from attune.bus.messages import Cause, InquiryCreated, InquiryResponded
+from attune.bus.messages import Cause, Entity, InquiryCreated, InquiryResponded
 from attune.bus.transaction import Transaction
 from attune.catalog import queries as catalog
 from attune.catalog.formats import spelt_out
@@ -174,7 +174,7 @@ class Inquiries:
             [one.execution for one in new],
             [one.question.timeout_at for one in new],
             transaction.now,
-            watched=transaction.is_watched,
+            watched=transaction.shows(Entity.EXECUTION),
         )
         executions_changed(transaction, rows, ExecutionStatus.RUNNING)
         begun = {row["id"] for row in rows}

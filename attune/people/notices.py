@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from attune.bus.messages import NotificationType
+from attune.bus.messages import Entity, NotificationType
 from attune.bus.transaction import Transaction
 from attune.people.model import Inquiry, InquiryStatus
 
@@ -32,7 +32,7 @@ def _show(
     timeout_at: datetime | None,
     created_at: datetime,
 ) -> None:
-    if transaction.is_watched:
+    if transaction.shows(Entity.INQUIRY):
         transaction.notify(
             _KINDS[status],
             inquiry_id,

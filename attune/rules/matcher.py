@@ -14,7 +14,7 @@ from attune.base.json import Json, JsonObject
 from attune.base.states import EnforcementStatus
 from attune.bus.broadcasts import Heard
 from attune.bus.bus import Bus
-from attune.bus.messages import Cause, Delivery, EnforcementCreated, EventCreated, Letter, NotificationType
+from attune.bus.messages import Cause, Delivery, EnforcementCreated, Entity, EventCreated, Letter, NotificationType
 from attune.bus.outcomes import DONE, BatchTooLarge, Outcome, Reject
 from attune.bus.transaction import Transaction
 from attune.catalog import queries as catalog
@@ -106,7 +106,7 @@ class Matcher:
             await self._enforce(transaction, found)
         if matches:
             await queries.insert_matches(connection, matches, seen, transaction.now)
-            if transaction.is_watched:
+            if transaction.shows(Entity.EVENT):
                 _show(transaction, matches, read)
         return outcomes
 

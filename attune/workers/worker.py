@@ -15,7 +15,7 @@ from attune.base.crash_points import reach
 from attune.base.json import JsonObject, dumps, loads
 from attune.base.states import ExecutionStatus
 from attune.base.traces import traceparent
-from attune.bus.messages import Cause, Delivery, ExecutionCancelRequested, ExecutionDispatched
+from attune.bus.messages import Cause, Delivery, Entity, ExecutionCancelRequested, ExecutionDispatched
 from attune.bus.outcomes import DONE, Outcome
 from attune.bus.transaction import Transaction
 from attune.catalog.definitions import Definitions
@@ -134,7 +134,12 @@ class Worker:
         ids = [delivery.message.execution_id for delivery in batch]
         timeouts = [self._timeout(delivery.message.action_ref) for delivery in batch]
         started, version = await queries.start(
-            transaction.connection, ids, timeouts, self._tenure, transaction.now, watched=transaction.is_watched
+            transaction.connection,
+            ids,
+            timeouts,
+            self._tenure,
+            transaction.now,
+            watched=transaction.shows(Entity.EXECUTION),
         )
         notices.executions_changed(transaction, started.values(), ExecutionStatus.RUNNING)
         await self._definitions.follow(transaction.connection, version)

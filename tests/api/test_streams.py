@@ -493,7 +493,7 @@ async def test_nothing_is_told_or_kept_while_nobody_looks(cluster: Cluster, base
             await make_rule(site, "shop.seen")
             await stream.until("rule_created")
         assert published() == 1
-        while engine.bus.is_watched:
+        while engine.bus.watched:
             await beat(clock)
         await make_rule(site, "shop.unseen_again")
         assert published() == 1

@@ -10,7 +10,7 @@ from attune.bus.messages import Entity, Notification, NotificationCreated, Notif
 from attune.bus.topology import TOPOLOGY
 from attune.live.forms import unnamed
 from attune.live.notes import Filter
-from attune.live.views import Kind, LiveViews, Reader
+from attune.live.views import KEPT_FOR, Kind, LiveViews, Reader
 from tests.support.clock import VirtualClock
 
 
@@ -70,6 +70,48 @@ async def test_what_is_sent_at_once_does_not_overtake_what_waits() -> None:
             await client.tell(2)
 
     assert (client.sent, later) == ([], [4, 5])
+
+
+async def test_only_what_somebody_looks_at_is_told_and_who_begins_to_look_reads_first() -> None:
+    clock = VirtualClock()
+    bus = Bus(cast("Any", None), TOPOLOGY, clock, lambda: True)
+    live = LiveViews(bus, "boot")
+
+    def reader(*entities: Entity) -> Reader:
+        return Reader(Kind.SSE, unnamed, frozenset({Filter(frozenset(entities))}))
+
+    assert bus.watched == set()
+    with live.reading(of_rules := reader(Entity.RULE)):
+        assert bus.watched == {Entity.RULE}
+        assert (await live.take(of_rules)).reset
+        position = live.position
+        with live.reading(reader(Entity.RULE), position):
+            # Events were not told of until here, even if none was made.
+            with live.reading(of_both := reader(Entity.RULE, Entity.EVENT), position):
+                assert (await live.take(of_both)).reset
+            assert bus.watched == {Entity.RULE, Entity.EVENT}
+            with live.reading(again := reader(Entity.EVENT), position):
+                assert (await live.take(again)).reset
+        with live.reading(of_both := reader(Entity.RULE, Entity.EVENT), live.position):
+            assert not of_both.changed.is_set()
+            await _hear(live, clock, NotificationCreated(missed=frozenset({Entity.EVENT})))
+            assert (await live.take(of_both)).reset
+            assert not of_rules.changed.is_set()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(live.run)
+            for _ in range(KEPT_FOR + 2):
+                await anyio.wait_all_tasks_blocked()
+                clock.advance(1)
+            await anyio.wait_all_tasks_blocked()
+            tasks.cancel_scope.cancel()
+        assert bus.watched == {Entity.RULE}
+
+
+async def _hear(live: LiveViews, clock: VirtualClock, message: NotificationCreated) -> None:
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(live.hear, Heard([message], missed=False))
+        await anyio.wait_all_tasks_blocked()
+        clock.advance(1)
 
 
 def _ids(parts: list[bytes]) -> list[int]:
