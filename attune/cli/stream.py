@@ -12,7 +12,7 @@ from attune.cli.client import Client, is_away
 from attune.cli.talk import CommandError, say
 
 _AGAIN = 1.0
-_TICK = 1.0
+_TICK = 0.3
 _AHEAD = 100
 
 
@@ -52,7 +52,7 @@ class EventReader:
 
 
 def follow(client: Client, path: str, **query: Any) -> Iterator[Sequence[Told]]:
-    """What a stream tells, as it comes, and nothing when nothing has come for a second. Goes on with a server that is
+    """What a stream tells, as it comes, and nothing when nothing has come for a moment. Goes on with a server that is
     started again. Raises CommandError when there is none at first, or when it refuses."""
     heard: Queue[Sequence[Told] | CommandError] = Queue(_AHEAD)
     Thread(target=_listen, args=(client, path, query, heard), daemon=True).start()

@@ -1,6 +1,7 @@
 """`attune watch`: events, verdicts and executions, a line each, as they happen."""
 
 import json
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, TypeAlias
 
@@ -14,6 +15,8 @@ from attune.cli.times import clock, lasted
 from attune.cli.why import actual
 
 _EXPLAINED = 100
+_PASSING = 0.3
+"""Seconds in which an execution may come to another state: one that is quick is one line."""
 
 Item: TypeAlias = Mapping[str, Any]
 
@@ -57,11 +60,11 @@ class News:
         self._rule = rule
         self._action = action
         self._began = False
+        self._passing: dict[int, tuple[float, Item]] = {}
 
     def of(self, told: Sequence[Told]) -> Iterator[Item]:
-        """The news, as objects with their `kind`. Of an execution that came to several states at once, the last."""
+        """The news, as objects with their `kind`. Of an execution that came to several states in a moment, the last."""
         verdicts = self._verdicts([one.data["id"] for one in told if _was_examined(one)])
-        last = {one.data["id"]: one for one in told if one.name.startswith("execution_")}
         for one in told:
             shown = {name: value for name, value in one.data.items() if name not in {"entity_type", "entity_id"}}
             if one.name == "reset":
@@ -70,8 +73,9 @@ class News:
                 yield {"kind": "event", **shown}
             elif _was_examined(one):
                 yield from self._examined(one.data, verdicts)
-            elif last.get(shown.get("id")) is one and self._is_wanted(shown):
-                yield {"kind": "execution", **shown}
+            elif one.name.startswith("execution_") and self._is_wanted(shown):
+                yield from self._execution({"kind": "execution", **shown})
+        yield from self._settled()
 
     def _reset(self, data: Item) -> Iterator[Item]:
         if self._began:
@@ -88,6 +92,19 @@ class News:
         for verdict in verdicts.get(event["id"], ()):
             if self._is_wanted(verdict):
                 yield {"kind": "verdict", "event": event["id"], "at": at, **verdict}
+
+    def _execution(self, execution: Item) -> Iterator[Item]:
+        self._passing.pop(execution["id"], None)
+        if execution["finished_at"] is not None:
+            yield execution
+        else:
+            self._passing[execution["id"]] = time.monotonic() + _PASSING, execution
+
+    def _settled(self) -> Iterator[Item]:
+        """Executions that have stayed in their states for a moment."""
+        now = time.monotonic()
+        for number in [number for number, (due, _) in self._passing.items() if due <= now]:
+            yield self._passing.pop(number)[1]
 
     def _verdicts(self, events: Sequence[int]) -> dict[int, Sequence[Item]]:
         """What rules made of events: of the first of them only, where all are shown and counts do as well. Nothing of

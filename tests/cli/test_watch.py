@@ -146,6 +146,18 @@ async def test_what_runs_already_is_told_when_it_ends(site: Site) -> None:
     assert {item["id"] for item in watcher.items} == {execution["id"]}
 
 
+async def test_a_state_that_lasts_is_told(site: Site) -> None:
+    async with AsyncExitStack() as stack:
+        watcher = await watching(stack, site, action="core.sleep")
+        sleep = {"action_ref": "core.sleep", "parameters": {"seconds": 1000}}
+        execution = await site.data("POST", "/api/v1/executions/execute", json=sleep)
+        running = await watcher.until("execution", status="running")
+        await site.data("POST", f"/api/v1/executions/{execution['id']}/cancel")
+        await watcher.until("execution", status="cancelled")
+
+    assert running["id"] == execution["id"]
+
+
 async def test_why_an_execution_failed_stands_in_its_line(site: Site) -> None:
     async with AsyncExitStack() as stack:
         process = await stack.enter_async_context(lasting(site.place.data, "watch", "--status", "failed"))
