@@ -17,6 +17,8 @@ from attune.cli.why import actual
 _EXPLAINED = 100
 _PASSING = 0.3
 """Seconds in which an execution may come to another state: one that is quick is one line."""
+_BEGINNING = 2.0
+"""Seconds in which another reset tells only that something was under way when watching began."""
 
 Item: TypeAlias = Mapping[str, Any]
 
@@ -59,7 +61,7 @@ class News:
         self._client = client
         self._rule = rule
         self._action = action
-        self._began = False
+        self._reset_at: float | None = None
         self._passing: dict[int, tuple[float, Item]] = {}
 
     def of(self, told: Sequence[Told]) -> Iterator[Item]:
@@ -78,11 +80,12 @@ class News:
         yield from self._settled()
 
     def _reset(self, data: Item) -> Iterator[Item]:
-        if self._began:
-            yield {"kind": "reset", **data}
-        else:
+        now = time.monotonic()
+        if self._reset_at is None:
             say("Watching; Ctrl-C ends it.")
-        self._began = True
+        elif now - self._reset_at > _BEGINNING:
+            yield {"kind": "reset", **data}
+        self._reset_at = now
 
     def _examined(self, event: Item, verdicts: Mapping[int, Sequence[Item]]) -> Iterator[Item]:
         at = event["examined_at"]
