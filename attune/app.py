@@ -1,5 +1,6 @@
 """The server, wired: what it needs before it can run, and in which order it starts and stops."""
 
+import gc
 import ipaddress
 import os
 import shutil
@@ -35,10 +36,11 @@ from attune.api.routes.inquiries import InquiryRoutes
 from attune.api.routes.metrics import MetricsRoutes
 from attune.api.routes.rules import RuleRoutes
 from attune.api.routes.space import SpaceRoutes
+from attune.api.routes.streams import StreamRoutes
 from attune.api.routes.system import About, SystemRoutes
 from attune.api.routes.timers import TimerRoutes
-from attune.api.routes.watch import WatchRoutes
 from attune.api.server import Api
+from attune.api.sockets import live_socket
 from attune.base.clock import Clock, SystemClock
 from attune.base.errors import StartError, plain_errors
 from attune.base.installation import Installation
@@ -53,6 +55,7 @@ from attune.database.pool import Database, DatabaseUnavailable
 from attune.database.storage import Free, Storage, free_bytes
 from attune.engine import Engine
 from attune.executions import queries as executions
+from attune.live.views import LiveViews
 from attune.settings import Settings
 from attune.telemetry.metrics import Instruments
 from attune.telemetry.stages import Stages
@@ -68,6 +71,9 @@ DEMO_RULE = "hello.every_ten_seconds"
 WORKER_NAME = "local"
 
 _STOP_DATABASE = 20.0
+_COLLECT_AFTER = 20_000
+"""Objects, beyond those that have gone: then the youngest are looked at. Python would after 700, which the pipelines
+that are under way are many times over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,8 +159,16 @@ async def serving(
             )
             with _described(installation, about, reached):
                 application = await _application(engine, about, settings, installation, clock, ownership)
-                async with engine.running(), _answering(application, settings, tcp, file):
+                async with engine.running(), _answering(application, engine.live, settings, tcp, file):
                     yield Serving(about, engine, settings)
+
+
+def spare_collections() -> None:
+    """Let the garbage collector leave alone what this process holds now, and look at the rest less often: for one that
+    does nothing but serve. Looking at all that a server holds stops it for 150 ms, and happened every few seconds."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_COLLECT_AFTER)
 
 
 @asynccontextmanager
@@ -385,9 +399,12 @@ async def _application(
     )
     identities = Identities(engine.bus, tokens)
     await identities.ensure_administrator()
+    gate = Gate(identities, anonymous_read=about.anonymous == "read", public_url=settings.server.public_url)
     database, definitions = engine.database, engine.definitions
     routes = (
         HealthRoutes(_checks(database, ownership, engine.storage)),
+        # Before the routes of single executions: `stream` is no id.
+        StreamRoutes(engine.live, gate),
         AuthRoutes(identities),
         IdentityRoutes(identities),
         CatalogRoutes(database, engine.installer),
@@ -411,7 +428,6 @@ async def _application(
             anonymous=about.anonymous == "read",
         ),
         SpaceRoutes(database, engine.retention, installation),
-        WatchRoutes(engine.bus, definitions, about.started_at.isoformat()),
         SystemRoutes(
             about,
             engine.bus,
@@ -427,8 +443,14 @@ async def _application(
     endpoints = described(
         [endpoint for one in routes for endpoint in one.endpoints()], public_url=settings.server.public_url
     )
-    gate = Gate(identities, anonymous_read=about.anonymous == "read", public_url=settings.server.public_url)
-    return Api(endpoints, gate, engine.keys, max_body_size=settings.server.max_body_size).application()
+    api = Api(
+        endpoints,
+        gate,
+        engine.keys,
+        max_body_size=settings.server.max_body_size,
+        sockets=[live_socket(engine.live, gate)],
+    )
+    return api.application()
 
 
 def _checks(database: Database, ownership: Ownership, storage: Storage) -> dict[str, Check]:
@@ -472,9 +494,9 @@ def _described(installation: Installation, about: About, reached: Reached) -> It
 
 @asynccontextmanager
 async def _answering(
-    application: Starlette, settings: Settings, tcp: socket.socket, file: socket.socket
+    application: Starlette, live: LiveViews, settings: Settings, tcp: socket.socket, file: socket.socket
 ) -> AsyncIterator[None]:
-    """Answer HTTP for the block; afterwards finish the requests that are under way."""
+    """Answer HTTP for the block; afterwards finish the requests that are under way, and end streams."""
     public = listening.behind(settings.server.trusted_proxies, application)
     servers = [(listening.tcp_server(public), tcp), (listening.local_server(application), file)]
     async with anyio.create_task_group() as answering:
@@ -486,5 +508,6 @@ async def _answering(
             yield
         finally:
             application.state.stopping = True
+            live.close()
             for server, _ in servers:
                 server.should_exit = True

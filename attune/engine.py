@@ -26,6 +26,7 @@ from attune.bus.messages import (
     InquiryCreated,
     InquiryResponded,
     Message,
+    NotificationCreated,
     RuleChanged,
 )
 from attune.bus.topology import Topology, check
@@ -49,6 +50,7 @@ from attune.executions.queries import Tenure
 from attune.executions.requests import Requests
 from attune.executions.scheduler import Scheduler
 from attune.executions.turns.turns import TurnRules
+from attune.live.views import LiveViews
 from attune.people.answers import Answers, fail_asker, leave_inquiry
 from attune.people.deadlines import Deadlines
 from attune.people.inquiries import Inquiries
@@ -113,6 +115,7 @@ class Engine:
         self.inquiries = Inquiries(self.bus, self.ingress, self._deadlines.expect)
         self.requests = Requests(self.bus, self.writer, self.ingress, self.inquiries.withdraw_of)
         self.waiters = Waiters()
+        self.live = LiveViews(self.bus, surroundings.boot[-12:])
         self.timers = Timers(self.bus, self.ingest, self.writer, clock, instruments, storage.has_room)
         self.worker = Worker(
             tenure=Tenure(worker_id, UUID(surroundings.boot), settings.worker.kill_grace + _LEASE_MARGIN),
@@ -213,6 +216,7 @@ class Engine:
         return [
             Listener("attune.rules.timers.queue", RuleChanged, "timers", self.timers.hear),
             Listener("attune.rules.matcher.queue", RuleChanged, "rule cache", cache.hear),
+            Listener("attune.notifications.queue", NotificationCreated, "live views", self.live.hear),
         ]
 
     def _metrics(self, instruments: Instruments) -> Metrics:
@@ -224,6 +228,7 @@ class Engine:
         metrics.register(slots(self.worker))
         metrics.register(pool(self.database))
         metrics.register(removals(self.retention.account))
+        metrics.register(self.live.collect)
         metrics.register(ingress(self.ingress))
         metrics.register(room(self.storage))
         metrics.register_read(on_bus.read)
@@ -272,6 +277,7 @@ class Engine:
                     taking.start_soon(self._end_inquiries)
                     taking.start_soon(self._retain)
                     taking.start_soon(self.keys.run)
+                    taking.start_soon(self.live.run)
                     taking.start_soon(self._lag.run)
                     try:
                         yield

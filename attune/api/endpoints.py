@@ -9,6 +9,7 @@ from typing import Any, Final, Generic, TypeVar
 from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.websockets import WebSocket
 
 from attune.access.model import Caller
 from attune.api.paging import Query
@@ -65,6 +66,7 @@ class Answer(Enum):
     PAGE = "a page for a browser"
     FILE = "a file, as YAML"
     ARCHIVE = "files, as a tar.gz"
+    STREAM = "server-sent events, until one of both sides ends it"
     NOTHING = "no body"
 
 
@@ -88,6 +90,16 @@ class Endpoint:
     status: HTTPStatus = HTTPStatus.OK
     failure: HTTPStatus | None = None
     replay: Replay | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Socket:
+    """A WebSocket. `talk` gets one that is open, and whoever opened it; `check` raises when it cannot be opened."""
+
+    path: str
+    access: Permission
+    check: Callable[[], None]
+    talk: Callable[[WebSocket, Caller], Awaitable[None]]
 
 
 SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})

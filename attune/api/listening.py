@@ -15,12 +15,14 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from attune.api.authentication import LOCAL_SCOPE
-from attune.api.protocol import Protocol
+from attune.api.protocol import Protocol, SocketProtocol
 from attune.base.errors import StartError
 
 log = structlog.get_logger()
 
 _BACKLOG = 1024
+_LARGEST_MESSAGE = 4096
+"""Bytes: what a client says in a WebSocket is short."""
 
 
 def bind_tcp(host: str, port: int) -> socket.socket:
@@ -125,7 +127,10 @@ def _config(application: ASGIApp, protocol: type[Protocol]) -> uvicorn.Config:
         application,
         loop="none",
         http=protocol,
-        ws="none",
+        ws=SocketProtocol,
+        ws_max_size=_LARGEST_MESSAGE,
+        # To compress what is told to hundreds takes longer than to send it.
+        ws_per_message_deflate=False,
         lifespan="off",
         interface="asgi3",
         log_config=None,

@@ -210,6 +210,8 @@ def _content(endpoint: Endpoint) -> dict[str, Any]:
             return {"content": {"application/yaml": {"schema": {"type": "string"}}}}
         case Answer.ARCHIVE:
             return {"content": {"application/gzip": {"schema": {"type": "string"}}}}
+        case Answer.STREAM:
+            return {"content": {"text/event-stream": {"schema": {"type": "string"}}}}
         case Answer.OBJECT:
             return {"content": {"application/json": {"schema": {"type": "object"}}}}
         case Answer.DATA:

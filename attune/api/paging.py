@@ -1,4 +1,4 @@
-"""Which page of a list a caller wants."""
+"""Which page of a list a caller wants, and which rows."""
 
 from typing import Annotated, Literal, Self
 
@@ -12,6 +12,15 @@ LARGEST_ID = 2**63 - 1
 
 Size = Annotated[int, Field(ge=1, le=MAX_SIZE)]
 Id = Annotated[int, Field(ge=1, le=LARGEST_ID)]
+
+MOST_IDS = 100
+Ids = Annotated[str, Field(pattern=rf"^[1-9][0-9]{{0,17}}(,[1-9][0-9]{{0,17}}){{0,{MOST_IDS - 1}}}$")]
+"""Ids, joined by commas."""
+
+
+def ids_of(text: str) -> list[int]:
+    """The ids in a text that names some."""
+    return [int(part) for part in text.split(",") if part]
 
 
 def id_of(text: str) -> int | None:

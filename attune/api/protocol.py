@@ -2,10 +2,11 @@
 
 import asyncio
 from http import HTTPStatus
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from attune.api.problems import HttpError, problem_response
 from attune.base.errors import AttuneError, Unavailable
@@ -15,6 +16,22 @@ _LARGEST_HEAD = 65_536
 _LONGEST_PIPELINE = 100
 _SLOWEST = 1_000
 """Bytes of a body that have to come in a second, on the average."""
+
+ABORT_SCOPE = "attune.abort"
+"""In the ASGI scope: hangs up on a client that takes nothing any more."""
+
+WRITE_SCOPE = "attune.write"
+"""In the ASGI scope: sends a part of a body that has begun, in chunks, at once; False when the client is behind."""
+
+SOCKET_PATH = "/ws"
+
+
+class SocketProtocol(WebSocketsSansIOProtocol):
+    """A WebSocket on a connection."""
+
+    async def run_asgi(self) -> None:
+        cast("dict[str, Any]", self.scope)[ABORT_SCOPE] = self.transport.abort
+        await super().run_asgi()
 
 
 class Protocol(HttpToolsProtocol):
@@ -46,6 +63,10 @@ class Protocol(HttpToolsProtocol):
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
+            if self._is_socket():
+                self._expect_nothing()
+                self.handle_websocket_upgrade()
+                return
             self._ignore_upgrade(data[upgrade.args[0] :])
         except httptools.HttpParserError:
             self._hang_up(HttpError(HTTPStatus.BAD_REQUEST, "This is no HTTP request."))
@@ -54,6 +75,7 @@ class Protocol(HttpToolsProtocol):
             self._hang_up(HttpError(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, message))
 
     def on_headers_complete(self) -> None:
+        cast("dict[str, Any]", self.scope).update({ABORT_SCOPE: self.transport.abort, WRITE_SCOPE: self._write})
         super().on_headers_complete()
         if len(self.pipeline) > _LONGEST_PIPELINE:
             self.transport.abort()
@@ -72,6 +94,12 @@ class Protocol(HttpToolsProtocol):
         # uvicorn leaves such a request to us then, in `data_received`.
         return bool(self.parser.get_method() != b"CONNECT")
 
+    def _is_socket(self) -> bool:
+        """Whether a WebSocket is asked for where there is one. Elsewhere the offer is not taken."""
+        offered = {value.strip().lower() for name, value in self.headers if name == b"upgrade"}
+        path = self.url.partition(b"?")[0].decode()
+        return path == SOCKET_PATH and self.scope["method"] == "GET" and offered == {b"websocket"}
+
     def _ignore_upgrade(self, rest: bytes) -> None:
         """Read the request as if it offered no other protocol (RFC 9110, section 7.8). curl and Java offer one."""
         line = f"{self.scope['method']} {self.url.decode()} HTTP/{self.scope['http_version']}\r\n"
@@ -80,6 +108,12 @@ class Protocol(HttpToolsProtocol):
         self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
         self._headed = 0
         self.data_received(b"".join([line.encode(), *fields, b"\r\n", rest]))
+
+    def _write(self, part: bytes) -> bool:
+        if self.flow.write_paused or self.transport.is_closing():
+            return False
+        self.transport.write(b"%x\r\n%b\r\n" % (len(part), part))
+        return True
 
     def _expect_request(self) -> None:
         if self._timer is None:

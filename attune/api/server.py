@@ -9,12 +9,13 @@ import structlog
 from pydantic import BaseModel, ValidationError
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import ClientDisconnect, HTTPConnection, Request
 from starlette.responses import Response
-from starlette.routing import Match, Route
+from starlette.routing import Match, Route, WebSocketRoute
+from starlette.websockets import WebSocket
 
 from attune.api.authentication import Gate
-from attune.api.endpoints import Access, Call, Endpoint, Permission
+from attune.api.endpoints import Access, Call, Endpoint, NoQuery, Permission, Socket
 from attune.api.idempotency import answer_once, key_of
 from attune.api.paging import Query, id_of
 from attune.api.problems import HttpError, problem_response, unexpected_response
@@ -33,9 +34,18 @@ _LARGEST_PUBLIC_BODY = 16_384
 class Api:
     """Makes the application of endpoints."""
 
-    def __init__(self, endpoints: Iterable[Endpoint], gate: Gate, keys: Keys, *, max_body_size: int) -> None:
+    def __init__(
+        self,
+        endpoints: Iterable[Endpoint],
+        gate: Gate,
+        keys: Keys,
+        *,
+        max_body_size: int,
+        sockets: Iterable[Socket] = (),
+    ) -> None:
         """Raises StartError for an endpoint that does not say who may use it."""
         self.endpoints = tuple(endpoints)
+        self._sockets = tuple(sockets)
         self._gate = gate
         self._keys = keys
         self._max_body_size = max_body_size
@@ -47,8 +57,11 @@ class Api:
         """The ASGI application."""
         application = Starlette(
             routes=[
-                Route(endpoint.path, self._responder(endpoint), methods=[endpoint.method, *endpoint.aliases])
-                for endpoint in self.endpoints
+                *(
+                    Route(endpoint.path, self._responder(endpoint), methods=[endpoint.method, *endpoint.aliases])
+                    for endpoint in self.endpoints
+                ),
+                *(WebSocketRoute(socket.path, self._talker(socket)) for socket in self._sockets),
             ],
             exception_handlers={HTTPException: _no_such_route},
         )
@@ -73,6 +86,21 @@ class Api:
             return response
 
         return respond
+
+    def _talker(self, socket: Socket) -> Callable[[WebSocket], Awaitable[None]]:
+        async def talk(connection: WebSocket) -> None:
+            instance = str(uuid7())
+            try:
+                _refuse_ambiguous_host(connection)
+                caller = await self._gate.caller(connection, socket)
+                _query(connection, NoQuery)
+                socket.check()
+            except AttuneError as error:
+                await connection.send_denial_response(problem_response(error, instance))
+                return
+            await socket.talk(connection, caller)
+
+        return talk
 
     async def _checked(self, request: Request, endpoint: Endpoint) -> Call[Any, Any]:
         _refuse_ambiguous_host(request)
@@ -127,7 +155,7 @@ def _too_large(request: Request, limit: int) -> HttpError:
     )
 
 
-def _refuse_ambiguous_host(request: Request) -> None:
+def _refuse_ambiguous_host(request: HTTPConnection) -> None:
     """RFC 9112, section 3.2: who checks the name and who uses it must not read different ones."""
     hosts = request.headers.getlist("host")
     if len(hosts) > 1 or not (hosts or request.scope["http_version"] == "1.0"):
@@ -154,7 +182,7 @@ def _path(request: Request) -> Mapping[str, Any]:
     return values
 
 
-def _query(request: Request, model: type[Query]) -> Query:
+def _query(request: HTTPConnection, model: type[Query]) -> Query:
     values: dict[str, str] = {}
     for name, value in request.query_params.multi_items():
         if name in values:

@@ -161,7 +161,7 @@ class _Batch:
                 _same(2),
             )
             await self._connection.execute(
-                executions.RESOLVE_ENFORCEMENTS, enforcement_ids, "processed", None, self._now
+                executions.RESOLVE_ENFORCEMENTS, enforcement_ids, "processed", None, self._now, False
             )
             await self._settle_and_publish(1)
         return [row["id"] for row in rows]
@@ -171,7 +171,7 @@ class _Batch:
             await self._claim(2)
             await self._connection.fetch(executions.READ_REQUESTED, execution_ids)
             await self._connection.fetch(
-                executions.DISPATCH, execution_ids, self._subjects.worker, self._now, ["requested", "scheduling"]
+                executions.DISPATCH, execution_ids, self._subjects.worker, self._now, ["requested", "scheduling"], False
             )
             await self._settle_and_publish(2)
 
@@ -179,14 +179,20 @@ class _Batch:
         async with self._connection.transaction():
             await self._claim(3)
             await self._connection.fetch(
-                executions.START, execution_ids, self._now, self._subjects.worker, self._boot, _same(300.0), 35.0
+                executions.START, execution_ids, self._now, self._subjects.worker, self._boot, _same(300.0), 35.0, False
             )
             await self._settle(3)
 
     async def _finish(self, execution_ids: Sequence[int]) -> None:
         async with self._connection.transaction():
             await self._connection.fetch(
-                executions.FINISH, "completed", self._now, execution_ids, _same(_RESULT), ["canceling", "running"]
+                executions.FINISH,
+                "completed",
+                self._now,
+                execution_ids,
+                _same(_RESULT),
+                ["canceling", "running"],
+                False,
             )
             await self._publish(4)
 

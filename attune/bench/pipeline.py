@@ -4,8 +4,9 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from itertools import cycle
 from typing import Any
 
 import anyio
@@ -122,14 +123,15 @@ async def _round(server: Serving, in_flight: int, seconds: float, say: Say) -> R
     return measured
 
 
-async def flood(server: Serving, in_flight: int, seconds: float) -> list[float]:
-    """Keep so many pipelines going for some time; the seconds that each took."""
+async def flood(server: Serving, in_flight: int, seconds: float, triggers: Sequence[str] = (TRIGGER,)) -> list[float]:
+    """Keep so many pipelines going for some time, from one trigger after the other; the seconds that each took."""
+    taking_turns = cycle(triggers)
     deadline = time.perf_counter() + seconds
     took: list[float] = []
 
     async def one_after_another() -> None:
         while time.perf_counter() < deadline:
-            took.append(await run_one(server.engine))
+            took.append(await run_one(server.engine, next(taking_turns)))
 
     async with anyio.create_task_group() as tasks:
         for _ in range(in_flight):
@@ -137,9 +139,9 @@ async def flood(server: Serving, in_flight: int, seconds: float) -> list[float]:
     return took
 
 
-async def run_one(engine: Engine) -> float:
+async def run_one(engine: Engine, trigger_ref: str = TRIGGER) -> float:
     """The seconds that one pipeline takes, from asking for its event to the end of its execution."""
-    trigger = engine.definitions.triggers.by_ref[TRIGGER]
+    trigger = engine.definitions.triggers.by_ref[trigger_ref]
     begun = time.perf_counter()
     accepted = await engine.ingest.accept(NewEvent(trigger.id, trigger.ref, PAYLOAD, "bench", Cause(uuid7(), None, 0)))
     with engine.waiters.expect(f"event:{accepted.id}") as ended:

@@ -151,12 +151,11 @@ class _Bench:
             for event, cause in zip(ids, causes, strict=True)
         ]
         ran = list((await executions.insert_executions(connection, asked, at)).values())
-        resolved = [(enforcement, EnforcementStatus.PROCESSED, None) for enforcement in made.values()]
-        await executions.resolve_enforcements(connection, resolved, at)
+        await executions.resolve_enforcements(connection, EnforcementStatus.PROCESSED, dict.fromkeys(made.values()), at)
         await executions.dispatch(connection, ran, worker, at)
         await executions.start(connection, ran, [_TIMEOUT] * _BATCH, Tenure(worker, uuid7(), 0.0), at)
         ends = [Finished(one, action.ref, None, Step.COMPLETE, _RESULT, causes[0]) for one in ran]
-        await executions.finish(connection, ends, at)
+        await executions.finish(connection, Step.COMPLETE, ends, at)
 
     async def compare(self, seconds: float, rate: float) -> tuple[Spread, Spread, float]:
         """How long pipelines take while nothing goes, and while old rows do; and how many of those go a second."""

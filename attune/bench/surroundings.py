@@ -3,7 +3,7 @@
 import os
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, redirect_stderr
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
@@ -11,7 +11,7 @@ from urllib.parse import urlsplit, urlunsplit
 import asyncpg
 import structlog
 
-from attune.app import Serving, serving
+from attune.app import Serving, serving, spare_collections
 from attune.base.installation import Installation
 from attune.settings import Settings, load
 from attune.telemetry import logging
@@ -43,14 +43,15 @@ def temporary_folder() -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def bench_packs(folder: Path, rules: int = 1) -> Path:
-    """A folder of packs in `folder`, with a pack of so many rules from `bench.happening` to `core.noop`."""
+def bench_packs(folder: Path, rules: int = 1, files: Mapping[str, str] | None = None) -> Path:
+    """A folder of packs in `folder`, with a pack of so many rules from `bench.happening` to `core.noop`, and of other
+    `files`."""
     names = [RULE, *(f"{RULE}{number}" for number in range(1, rules))]
-    files = {
+    own = {
         f"rules/{name}.yaml": f"ref: {name}\nlabel: Pipeline\ntrigger_ref: {TRIGGER}\naction_ref: core.noop\n"
         for name in names
     }
-    for name, content in (_PACK | files).items():
+    for name, content in {**_PACK, **own, **(files or {})}.items():
         path = folder / "packs" / "bench" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(content)
@@ -59,13 +60,18 @@ def bench_packs(folder: Path, rules: int = 1) -> Path:
 
 @asynccontextmanager
 async def bench_server(
-    settings: Settings, folder: Path, stages: Stages, instruments: Instruments | None = None
+    settings: Settings,
+    folder: Path,
+    stages: Stages,
+    instruments: Instruments | None = None,
+    files: Mapping[str, str] | None = None,
 ) -> AsyncIterator[Serving]:
-    """A server with `settings`, but all in `folder` and with a rule from `bench.happening` to `core.noop`.
+    """A server with `settings`, but all in `folder` and with a rule from `bench.happening` to `core.noop`; `files` are
+    others of that pack.
 
     It logs what a server with these settings would, to a file in the folder.
     """
-    packs = bench_packs(folder)
+    packs = bench_packs(folder, files=files)
     async with _database(settings.database.url) as url:
         changes = {
             "server": {"port": 0},
@@ -77,6 +83,7 @@ async def bench_server(
         )
         with _logging_to(folder / "log", own):
             async with serving(own, Installation(folder / "data"), stages=stages, instruments=instruments) as server:
+                spare_collections()
                 yield server
 
 

@@ -17,7 +17,7 @@ from attune.bus.backlog import Backlog
 from attune.bus.broadcasts import Broadcasts
 from attune.bus.broker import Broker, MemoryBroker
 from attune.bus.counters import Counters
-from attune.bus.messages import Delivery, Message
+from attune.bus.messages import Delivery, Entity, Message, NotificationCreated
 from attune.bus.topology import Queue, Topology
 from attune.bus.transaction import Routes, Traffic, Transaction
 from attune.bus.turns import Turns
@@ -58,9 +58,12 @@ class Bus:
         self.broadcasts = Broadcasts()
         self.broker: Broker = MemoryBroker(self._load, clock)
         self.turns = Turns(TURNS)
+        self.watched: frozenset[Entity] = frozenset()
+        """What somebody may look at in live views. A transaction that begins while nobody does tells nothing of it."""
         self._is_owned = is_owned
         self._routes = topology.routes()
         self._found: dict[tuple[type[Message], str], Routes] = {}
+        self._views = [queue.name for queue in self._routes.get(NotificationCreated, ())]
         self._classes = {message.__name__: message for message in topology.messages}
 
     @asynccontextmanager
@@ -139,6 +142,7 @@ class Bus:
         for queue, message in traffic.broadcasts:
             self.broadcasts.send(queue, message)
             published[type(message).__name__, queue] += 1
+        self._make_up(self.watched - traffic.watched)
 
     def doubted(self, traffic: Traffic) -> None:
         """Let everybody look whether a commit has happened."""
@@ -152,6 +156,13 @@ class Bus:
             self.broker.wake_at(delivery.queue, due)
         for queue in {queue for queue, _ in traffic.broadcasts}:
             self.broadcasts.doubt(queue)
+        self._make_up(self.watched - traffic.watched)
+
+    def _make_up(self, missed: frozenset[Entity]) -> None:
+        """Tell live views of what nobody told them, such as what began before somebody looked."""
+        if missed:
+            for queue in self._views:
+                self.broadcasts.send(queue, NotificationCreated(missed=missed))
 
     async def wake_for_retries(self) -> None:
         """Plan a look into the table for each moment at which a delivery of an earlier life becomes due."""
@@ -194,6 +205,7 @@ class Bus:
             connection, queue, row["message_id"], payload=row["payload"], error=fault, now=self.clock.now()
         )
         self.counters.of(queue).dead += 1
+        self._make_up(self.watched & {Entity.DEAD_LETTER})
         self.backlog.waiting -= 1
 
 

@@ -12,7 +12,7 @@ import structlog
 from attune.base.crash_points import reach
 from attune.bus import queries
 from attune.bus.bus import Bus
-from attune.bus.messages import Delivery, Message
+from attune.bus.messages import Delivery, Message, NotificationType
 from attune.bus.outcomes import DONE, Done, Outcome, Reject, Retry, back_off
 from attune.bus.queries import Attempts
 from attune.bus.transaction import Transaction
@@ -31,6 +31,7 @@ back and handled one by one."""
 _FIRST_PAUSE = 0.1
 _LONGEST_PAUSE = 5.0
 _LONGEST_ERROR = 4_000
+_LONGEST_SHOWN = 300
 
 
 async def _always_room() -> int:
@@ -213,9 +214,25 @@ class ConsumerLoop:
                     transaction.connection, delivery, error=reason, now=transaction.now
                 )
                 transaction.after_commit(lambda: _tell_of_death(delivery, number, reason))
+                _show(transaction, delivery, number, reason)
                 return "dead", reason
             case _:
                 assert_never(outcome)
+
+
+def _show(transaction: Transaction, delivery: Delivery[Any], number: int, reason: str) -> None:
+    transaction.notify(
+        NotificationType.DEAD_LETTER_CREATED,
+        number,
+        {
+            "queue": delivery.queue,
+            "message_type": type(delivery.message).__name__,
+            "subject": delivery.message.subject(),
+            "attempts": delivery.attempt,
+            "error": reason[:_LONGEST_SHOWN],
+            "created": transaction.now,
+        },
+    )
 
 
 def _tell_of_death(delivery: Delivery[Any], number: int, reason: str) -> None:

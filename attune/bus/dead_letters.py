@@ -13,7 +13,7 @@ import structlog
 from attune.base.errors import AttuneError, Conflict, NotFound
 from attune.bus import queries
 from attune.bus.bus import Bus, Unreadable
-from attune.bus.messages import Delivery, Envelope, Letter, Message
+from attune.bus.messages import Delivery, Envelope, Letter, Message, NotificationType
 from attune.bus.transaction import Transaction
 from attune.database.pool import DatabaseUnavailable
 
@@ -77,6 +77,8 @@ class DeadLetters:
                     handled.became[number] = f"it waits in {letters[number].queue} again"
                     transaction.after_commit(partial(_tell, "a dead letter was replayed", letters[number], by))
             await queries.restore_deliveries(transaction.connection, list(again))
+            for number in again:
+                _show(transaction, NotificationType.DEAD_LETTER_REPLAYED, letters[number])
             transaction.give_back(again.values())
         return handled
 
@@ -106,6 +108,7 @@ class DeadLetters:
                 raise missing(number)
             became = await self._end(transaction, letter)
             transaction.after_commit(partial(_tell, "a dead letter was discarded", letter, by, became=became))
+            _show(transaction, NotificationType.DEAD_LETTER_DISCARDED, letter)
         return became
 
     async def _end(self, transaction: Transaction, letter: Letter) -> str:
@@ -135,6 +138,19 @@ class DeadLetters:
 def missing(number: int) -> NotFound:
     """The error for a letter that is not there."""
     return NotFound(f"There is no dead letter {number}. It may have been replayed or discarded.")
+
+
+def _show(transaction: Transaction, kind: NotificationType, letter: Letter) -> None:
+    transaction.notify(
+        kind,
+        letter.id,
+        {
+            "queue": letter.queue,
+            "message_type": letter.message_type,
+            "subject": letter.subject,
+            "updated": transaction.now,
+        },
+    )
 
 
 def _tell(what: str, letter: Letter, by: str, **more: str) -> None:

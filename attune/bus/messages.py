@@ -3,11 +3,12 @@
 `event_created` goes along all the way, so that the worker need not read two rows to tell how long an event waited.
 """
 
+from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
 from itertools import product
 from string import Formatter
-from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
+from typing import Any, ClassVar, Generic, NamedTuple, TypeAlias, TypeVar
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict
@@ -155,6 +156,69 @@ class InquiryCreated(Message, exchange="attune.executions", key="inquiry.created
 class InquiryResponded(Message, exchange="attune.executions", key="inquiry.responded", about="inquiry_id"):
     inquiry_id: int
     execution_id: int
+
+
+class Entity(StrEnum):
+    """What people watch."""
+
+    EVENT = "event"
+    ENFORCEMENT = "enforcement"
+    EXECUTION = "execution"
+    INQUIRY = "inquiry"
+    DEAD_LETTER = "dead_letter"
+    RULE = "rule"
+
+
+class NotificationType(StrEnum):
+    """What can become of an entity. The name begins with it."""
+
+    EVENT_CREATED = "event_created"
+    EVENT_EXAMINED = "event_examined"
+    """The rule matcher took it."""
+    ENFORCEMENT_CREATED = "enforcement_created"
+    ENFORCEMENT_STATUS_CHANGED = "enforcement_status_changed"
+    EXECUTION_CREATED = "execution_created"
+    EXECUTION_STATUS_CHANGED = "execution_status_changed"
+    INQUIRY_CREATED = "inquiry_created"
+    INQUIRY_RESPONDED = "inquiry_responded"
+    INQUIRY_TIMEOUT = "inquiry_timeout"
+    INQUIRY_CANCELLED = "inquiry_cancelled"
+    DEAD_LETTER_CREATED = "dead_letter_created"
+    DEAD_LETTER_REPLAYED = "dead_letter_replayed"
+    DEAD_LETTER_DISCARDED = "dead_letter_discarded"
+    RULE_CREATED = "rule_created"
+    RULE_UPDATED = "rule_updated"
+    RULE_ENABLED = "rule_enabled"
+    RULE_DISABLED = "rule_disabled"
+    RULE_DELETED = "rule_deleted"
+
+    @property
+    def entity(self) -> Entity:
+        """What it is about."""
+        return _ENTITIES[self]
+
+
+_ENTITIES = {kind: next(one for one in Entity if kind.startswith(one)) for kind in NotificationType}
+
+Shown: TypeAlias = Mapping[str, str | int | bool | datetime | None]
+"""What live views show of a row."""
+
+
+class Notification(NamedTuple):
+    """What became of something that people watch: enough to show it."""
+
+    kind: NotificationType
+    entity_id: int
+    at: datetime
+    payload: Shown
+
+
+class NotificationCreated(Message, exchange="attune.notifications", key="notification.created"):
+    """All that a transaction has to show. Transient, and published only while somebody may look:
+    `Transaction.notify`. `missed` are entities of which something may have happened that is not told."""
+
+    notifications: tuple[Notification, ...] = ()
+    missed: frozenset[Entity] = frozenset()
 
 
 class Cause(NamedTuple):

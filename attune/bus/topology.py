@@ -20,6 +20,7 @@ from attune.bus.messages import (
     InquiryCreated,
     InquiryResponded,
     Message,
+    NotificationCreated,
     RuleChanged,
     placeholders,
 )
@@ -106,6 +107,7 @@ TOPOLOGY = Topology(
             ExchangeKind.TOPIC,
             "the execution lifecycle: enforcements, executions, inquiries, worker dispatch",
         ),
+        Exchange("attune.notifications", ExchangeKind.FANOUT, "live views: what becomes of what people watch"),
         Exchange("attune.dlx", ExchangeKind.TOPIC, "dead letters"),
     ),
     messages=(
@@ -118,6 +120,7 @@ TOPOLOGY = Topology(
         ExecutionCompleted,
         InquiryCreated,
         InquiryResponded,
+        NotificationCreated,
     ),
     queues=(
         Queue("attune.events.queue", QueueKind.WORK, "attune.events", ("event.created",), EventCreated, "rule matcher"),
@@ -180,6 +183,14 @@ TOPOLOGY = Topology(
             ("inquiry.responded",),
             InquiryResponded,
             "inquiry handler",
+        ),
+        Queue(
+            "attune.notifications.queue",
+            QueueKind.BROADCAST,
+            "attune.notifications",
+            ("notification.created",),
+            NotificationCreated,
+            "live views",
         ),
         Queue("attune.dlx.queue", QueueKind.PARKING, "attune.dlx", ("#",), None, "the store"),
     ),

@@ -11,7 +11,18 @@ import structlog
 from attune.base.crash_points import reach
 from attune.base.json import dumps
 from attune.bus import queries
-from attune.bus.messages import MAX_SIZE, Cause, Delivery, Envelope, Message
+from attune.bus.messages import (
+    MAX_SIZE,
+    Cause,
+    Delivery,
+    Entity,
+    Envelope,
+    Message,
+    Notification,
+    NotificationCreated,
+    NotificationType,
+    Shown,
+)
 from attune.bus.queries import Attempts
 from attune.database.ids import uuid7
 from attune.database.pool import Connection
@@ -26,8 +37,9 @@ Routes: TypeAlias = Sequence[tuple[str, bool]]
 class Traffic:
     """What a transaction sends. `messages` are numbers by type; `due` are deliveries, `later` those that become due at
     a moment, `returned` those whose rows were put back into their queues; `broadcasts` are the names of queues and what
-    they are told."""
+    they are told; `watched`, what live views are told of."""
 
+    watched: frozenset[Entity] = frozenset()
     messages: Counter[str] = field(default_factory=Counter)
     due: list[Delivery[Any]] = field(default_factory=list)
     later: list[tuple[Delivery[Any], datetime]] = field(default_factory=list)
@@ -36,7 +48,9 @@ class Traffic:
 
 
 class Carrier(Protocol):
-    """Where a transaction's messages go."""
+    """Where a transaction's messages go. `watched` is what somebody may look at in live views."""
+
+    watched: frozenset[Entity]
 
     def route(self, message: Message) -> Routes:
         """The queues of a message. Raises Unroutable when there are none."""
@@ -54,14 +68,15 @@ class Carrier(Protocol):
 class Transaction:
     """Made by `Bus.transaction`. `now` is the time of all that it writes."""
 
-    __slots__ = ("_attempts", "_carrier", "_hints", "_stages", "_traffic", "connection", "now")
+    __slots__ = ("_attempts", "_carrier", "_hints", "_notifications", "_stages", "_traffic", "connection", "now")
 
     def __init__(self, connection: Connection, now: datetime, carrier: Carrier) -> None:
         self.connection = connection
         self.now = now
         self._carrier = carrier
         self._attempts: list[Attempts] = []
-        self._traffic = Traffic()
+        self._traffic = Traffic(carrier.watched)
+        self._notifications: list[Notification] = []
         self._hints: list[Callable[[], None]] = []
         self._stages: list[str] = []
 
@@ -83,6 +98,16 @@ class Transaction:
             else:
                 self._traffic.due.append(Delivery(name, envelope, text, 1))
 
+    def shows(self, entity: Entity) -> bool:
+        """Whether somebody looks at such in live views: whoever would have to compute for `notify` asks this before."""
+        return entity in self._traffic.watched
+
+    def notify(self, kind: NotificationType, entity_id: int, payload: Shown) -> None:
+        """Show in live views, when this transaction commits, what became of something. `payload` says enough of its
+        row to show it, with its refs as `…ref` and its state as `status`. Does nothing while nobody looks at such."""
+        if self.shows(kind.entity):
+            self._notifications.append(Notification(kind, entity_id, self.now, payload))
+
     def give_back(self, deliveries: Iterable[Delivery[Any]]) -> None:
         """Hand over, when this transaction commits, deliveries whose rows it has put back into their queues."""
         self._traffic.returned.extend(deliveries)
@@ -101,6 +126,8 @@ class Transaction:
 
     async def flush(self, now: datetime) -> None:
         """Write what was published and what was recorded; `now` is when the attempts ended."""
+        if self._notifications:
+            self._show()
         await queries.insert_traffic(self.connection, self._attempts, self._traffic.due, now)
         for delivery, due in self._traffic.later:
             await queries.insert_later(self.connection, delivery, attempt=1, available_at=due, error=None)
@@ -124,6 +151,12 @@ class Transaction:
             except Exception:
                 # The commit stands: whoever asked for it must not take it for failed, and do it again.
                 log.exception("what was to follow a commit failed")
+
+    def _show(self) -> None:
+        """One message for all: there may be thousands of them a second. They were made here, and are not checked."""
+        message = NotificationCreated.model_construct(notifications=tuple(self._notifications))
+        self._traffic.messages[NotificationCreated.__name__] += 1
+        self._traffic.broadcasts += [(name, message) for name, _ in self._carrier.route(message)]
 
     def _reach(self, moment: str) -> None:
         for stage in self._stages:

@@ -10,7 +10,7 @@ from attune.base.expressions import has_template
 from attune.base.expressions import problems as template_problems
 from attune.base.schema import validate, with_defaults
 from attune.bus.bus import Bus
-from attune.bus.messages import Cause, Change, RuleChanged
+from attune.bus.messages import Cause, Change, NotificationType, RuleChanged, Shown
 from attune.bus.transaction import Transaction
 from attune.catalog import queries
 from attune.catalog.model import Action, Rule, Trigger
@@ -141,7 +141,21 @@ class Rules:
             Cause(uuid7(), None, 0),
             "rules",
         )
+        transaction.notify(NotificationType(f"rule_{change}"), rule.id, _shown(rule))
         return tuple(warnings)
+
+
+def _shown(rule: Rule) -> Shown:
+    return {
+        "ref": rule.ref,
+        "label": rule.label,
+        "pack_ref": rule.pack_ref,
+        "trigger_ref": rule.trigger_ref,
+        "action_ref": rule.action_ref,
+        "enabled": rule.enabled,
+        "created": rule.created,
+        "updated": rule.updated,
+    }
 
 
 def spec_of(rule: Rule) -> RuleSpec:

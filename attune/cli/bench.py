@@ -21,8 +21,13 @@ Json = Annotated[bool, typer.Option("--json", help="The report as JSON.")]
 @app.command()
 def pipeline(
     seconds: Annotated[float, typer.Option(help="Seconds a round.", min=1)] = 8.0,
-    rounds: Annotated[int, typer.Option(help="Rounds against the limit, or with metrics and without.", min=1)] = 3,
+    rounds: Annotated[
+        int, typer.Option(help="Rounds against the limit, or with metrics, or readers, and without.", min=1)
+    ] = 3,
     metrics: Annotated[bool, typer.Option("--metrics", help="Measure what the metrics cost instead.")] = False,
+    readers: Annotated[
+        int, typer.Option(help="Measure what so many readers of live views cost instead.", min=0, max=250)
+    ] = 0,
     config: Config = None,
     as_json: Json = False,
 ) -> None:
@@ -32,6 +37,9 @@ def pipeline(
 
     if metrics:
         _compare_metrics(seconds, rounds, config, as_json=as_json)
+        return
+    if readers:
+        _compare_readers(readers, seconds, rounds, config, as_json=as_json)
         return
     report: Report = _run(measure, bench_settings(config), seconds, rounds, say)
     if as_json:
@@ -89,6 +97,24 @@ def _compare_metrics(seconds: float, rounds: int, config: Path | None, *, as_jso
                 f"{report.cpu_cost_percent:.1f}%",
             ],
         ],
+    )
+
+
+def _compare_readers(readers: int, seconds: float, rounds: int, config: Path | None, *, as_json: bool) -> None:
+    from attune.bench.readers import Report, measure
+    from attune.bench.surroundings import bench_settings
+
+    report: Report = _run(measure, bench_settings(config), readers, seconds, rounds, say)
+    if as_json:
+        _print_json(report.as_json())
+        return
+    busy, quiet = report.latency_ms, report.quiet_latency_ms
+    _print_lines(
+        (f"pipelines a second, {readers} readers", f"{report.pipelines_with:,.0f}"),
+        ("pipelines a second, none", f"{report.pipelines_without:,.0f}"),
+        ("the readers cost", f"{report.rate_cost_percent:.1f}% of the rate, {report.cpu_cost_percent:.1f}% computing"),
+        ("commit to reader, nothing else happens", f"p50 {quiet.p50:.1f} ms, p99 {quiet.p99:.1f} ms"),
+        (f"commit to reader, {report.in_flight} in flight", f"p50 {busy.p50:.1f} ms, p99 {busy.p99:.1f} ms"),
     )
 
 

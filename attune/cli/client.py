@@ -5,6 +5,7 @@ import json
 import os
 import socket
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -91,6 +92,15 @@ class Client:
         """An answer as it is, byte for byte."""
         return self._raw("GET", path, query)
 
+    def stream(self, path: str, last: str | None, **query: Any) -> Iterator[bytes]:
+        """An answer that goes on, piece by piece as it comes; of server-sent events, those after the id `last`."""
+        headers = {"Accept": "text/event-stream"}
+        if last is not None:
+            headers["Last-Event-ID"] = last
+        with self._answer("GET", path, query, headers) as response:
+            while piece := response.read1():
+                yield piece
+
     def pages(self, path: str, limit: int, **query: Any) -> Iterator[Any]:
         """Up to `limit` items of a list."""
         after: str | None = None
@@ -119,8 +129,6 @@ class Client:
         return answer
 
     def _raw(self, method: str, path: str, query: Mapping[str, Any], body: Any = None, key: str | None = None) -> bytes:
-        sent = {name: value for name, value in query.items() if value is not None}
-        target = f"{path}?{urlencode(sent, errors='surrogateescape')}" if sent else path
         headers = {"Accept": "application/json"}
         if body is not None:
             headers["Content-Type"] = "application/json"
@@ -131,18 +139,27 @@ class Client:
             if not (key.isascii() and key.isprintable()):
                 raise CommandError("An idempotency key has printable ASCII characters only.", Exit.USAGE)
             headers["Idempotency-Key"] = key
+        with self._answer(method, path, query, headers, None if body is None else json.dumps(body)) as response:
+            return response.read()
+
+    @contextmanager
+    def _answer(
+        self, method: str, path: str, query: Mapping[str, Any], headers: dict[str, str], content: str | None = None
+    ) -> Iterator[http.client.HTTPResponse]:
+        """An answer to be read in the block."""
+        sent = {name: value for name, value in query.items() if value is not None}
+        target = f"{path}?{urlencode(sent, errors='surrogateescape')}" if sent else path
         connection, where, prefix = self._connect(headers)
         try:
-            connection.request(method, prefix + target, None if body is None else json.dumps(body), headers)
+            connection.request(method, prefix + target, content, headers)
             response = connection.getresponse()
-            content = response.read()
+            if response.status >= http.client.BAD_REQUEST:
+                raise Refused(response.status, response.read())
+            yield response
         except (OSError, http.client.HTTPException) as error:
             raise CommandError(_unreachable(where, error), Exit.UNREACHABLE) from error
         finally:
             connection.close()
-        if response.status >= http.client.BAD_REQUEST:
-            raise Refused(response.status, content)
-        return content
 
     def _url(self) -> str | None:
         """The URL of the server, unless it is one in a data directory."""

@@ -2,12 +2,14 @@
 
 import sys
 from codecs import getincrementaldecoder
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import typer
 
 from attune.cli.client import Client
 from attune.cli.common import Context, Format, IdempotencyKey, command, parameters
+from attune.cli.stream import follow
 from attune.cli.talk import CommandError, Exit, is_read, say
 
 app = typer.Typer(name="execution", help="Executions: what ran, runs, or waits.", no_args_is_help=True)
@@ -26,7 +28,6 @@ Wait = Annotated[bool, typer.Option("--wait/--detach", help="Wait for its end an
 _TERMINAL = {"completed", "failed", "cancelled", "timeout", "abandoned"}
 _LAST_LINES = 10
 _WAIT = 30
-_LOOK_EVERY = 1
 
 
 @command(app, "list")
@@ -67,11 +68,11 @@ def logs(
     execution_id: Id,
     stderr: Annotated[bool, typer.Option("--stderr", help="What it printed to stderr instead of stdout.")] = False,
     tail: Annotated[int | None, typer.Option(help="Only so many of the last lines.", min=1, show_default=False)] = None,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Show what it prints until it has ended.")] = False,
+    follows: Annotated[bool, typer.Option("--follow", "-f", help="Show what it prints until it has ended.")] = False,
 ) -> None:
     """Show what an execution printed."""
     stream = "stderr" if stderr else "stdout"
-    if follow:
+    if follows:
         if context.format is not Format.TABLE or tail is not None:
             raise CommandError("--follow shows all, as it is printed: leave --tail and --output away.", Exit.USAGE)
         _follow(context.client, execution_id, stream)
@@ -89,23 +90,33 @@ def _follow(client: Client, execution_id: int, stream: str) -> None:
     path = f"/api/v1/executions/{execution_id}"
     # A character may lie across the parts.
     decoder = getincrementaldecoder("utf-8")(errors="replace")
-    offset, wait = 0, 0
+    offset, status = 0, ""
     try:
-        while is_read():
+        for told in follow(client, "/api/v1/executions/stream", execution_id=execution_id):
+            for one in told:
+                if one.name == "reset":
+                    status = _state(client.get(path), is_known=bool(status))
+                elif one.name == "message":
+                    status = one.data["status"]
             # In this order: whatever it printed is in its log before it has ended.
-            execution = client.get(path, wait=wait)
             while part := client.content(f"{path}/logs/{stream}", offset=offset):
                 offset += len(part)
                 sys.stdout.write(decoder.decode(part))
                 sys.stdout.flush()
-            if execution["status"] in _TERMINAL:
-                say(f"execution {execution_id} is {execution['status']}")
+            if status in _TERMINAL:
+                say(f"execution {execution_id} is {status}")
                 return
-            if wait == 0 and execution["waiting_for"]:
-                say(f"execution {execution_id} is {execution['status']}: it waits for {execution['waiting_for']}")
-            wait = _LOOK_EVERY
+            if not is_read():
+                return
     except KeyboardInterrupt:
         say(f"\nexecution {execution_id} goes on; to end it: attune execution cancel {execution_id}")
+
+
+def _state(execution: Mapping[str, Any], *, is_known: bool) -> str:
+    """The state of an execution; what it waits for is said once."""
+    if not is_known and execution["waiting_for"]:
+        say(f"execution {execution['id']} is {execution['status']}: it waits for {execution['waiting_for']}")
+    return str(execution["status"])
 
 
 @command(app, "cancel")

@@ -51,7 +51,7 @@ def serve(
 async def _serve(loaded: Any, place: Installation, demo: bool, remark: str) -> None:
     import anyio
 
-    from attune.app import serving
+    from attune.app import serving, spare_collections
     from attune.telemetry.systemd import Notifier
 
     stop, systemd = anyio.Event(), Notifier()
@@ -61,6 +61,7 @@ async def _serve(loaded: Any, place: Installation, demo: bool, remark: str) -> N
             systemd.send(STATUS="Starting")
             async with serving(loaded, place, demo=demo) as server:
                 say(_banner(server, remark))
+                spare_collections()
                 systemd.send(READY="1", STATUS=f"Listening on {server.about.url}")
                 tasks.start_soon(systemd.keep_alive)
                 await stop.wait()

@@ -7,16 +7,18 @@ from typing import Annotated, Any, TypeAlias
 
 import typer
 
-from attune.cli.client import Client, is_away
+from attune.cli.client import Client, is_away, segment
 from attune.cli.common import Context, Format
+from attune.cli.stream import Told, follow
 from attune.cli.talk import CommandError, first_line, is_read, say
 from attune.cli.times import clock, lasted
 from attune.cli.why import actual
 
-_PATH = "/api/v1/watch"
-_WAIT = 25
-_AGAIN = 1.0
-_ASKED = 500
+_EXPLAINED = 100
+_PASSING = 0.3
+"""Seconds in which an execution may come to another state: one that is quick is one line."""
+_BEGINNING = 2.0
+"""Seconds in which another reset tells only that something was under way when watching began."""
 
 Item: TypeAlias = Mapping[str, Any]
 
@@ -35,11 +37,15 @@ def watch(
     ] = None,
 ) -> None:
     """Show what happens until Ctrl-C: events, what rules make of them, and executions, from now on."""
-    filters = {"rule": rule, "action": action, "trigger": trigger, "status": status}
-    news = News(events_alone=rule is None and action is None, status=status)
+    for kind, ref in (("rules", rule), ("actions", action), ("triggers", trigger)):
+        if ref is not None:
+            # A slip would be waited for in vain.
+            context.client.get(f"/api/v1/{kind}/{segment(ref)}")
+    entity = "event,execution" if status is None else "execution"
+    news = News(context.client, rule=rule, action=action)
     try:
-        for answer in _answers(context.client, news, filters):
-            for item in news.of(answer):
+        for told in follow(context.client, "/api/v1/stream", entity=entity, ref=trigger, status=status):
+            for item in news.of(told):
                 _show(context.format, item)
                 if not is_read():
                     return
@@ -48,93 +54,88 @@ def watch(
 
 
 class News:
-    """What is new in answers of the server, each thing once. `events_alone`: also events that nothing came of;
-    `status`: only executions, in this state."""
+    """What a stream tells, as it is shown: with what rules made of events, which it asks the server for."""
 
-    def __init__(self, *, events_alone: bool, status: str | None) -> None:
-        self._events_alone = events_alone
-        self._status = status
-        self._matched: dict[int, bool] = {}
-        self._states: dict[int, str] = {}
-        self._began = False
+    def __init__(self, client: Client, *, rule: str | None, action: str | None) -> None:
+        """`rule` and `action` are refs; with one of them only what has to do with it is shown."""
+        self._client = client
+        self._rule = rule
+        self._action = action
+        self._reset_at: float | None = None
+        self._passing: dict[int, tuple[float, Item]] = {}
 
-    @property
-    def pending_events(self) -> Sequence[int]:
-        """The newest events whose verdicts are not known."""
-        return sorted(event for event, is_matched in self._matched.items() if not is_matched)[-_ASKED:]
+    def of(self, told: Sequence[Told]) -> Iterator[Item]:
+        """The news, as objects with their `kind`. Of an execution that came to several states in a moment, the last."""
+        verdicts = self._verdicts([one.data["id"] for one in told if _was_examined(one)])
+        for one in told:
+            shown = {name: value for name, value in one.data.items() if name not in {"entity_type", "entity_id"}}
+            if one.name == "reset":
+                yield from self._reset(one.data)
+            elif one.name == "event_created" and self._is_all:
+                yield {"kind": "event", **shown}
+            elif _was_examined(one):
+                yield from self._examined(one.data, verdicts)
+            elif one.name.startswith("execution_") and self._is_wanted(shown):
+                yield from self._execution({"kind": "execution", **shown})
+        yield from self._settled()
 
-    @property
-    def pending_executions(self) -> Sequence[int]:
-        """The newest executions that have not ended."""
-        return sorted(execution for execution, status in self._states.items() if status)[-_ASKED:]
+    def _reset(self, data: Item) -> Iterator[Item]:
+        now = time.monotonic()
+        if self._reset_at is None:
+            say("Watching; Ctrl-C ends it.")
+        elif now - self._reset_at > _BEGINNING:
+            yield {"kind": "reset", **data}
+        self._reset_at = now
 
-    def of(self, answer: Item) -> Iterator[Item]:
-        """The news, as objects with their `kind`."""
-        for event in answer["events"]:
-            yield from self._event(event)
-        for execution in answer["executions"]:
-            yield from self._execution(execution)
-        self._began = True
-        if answer["cut"]:
-            yield {"kind": "cut"}
-        self._forget(answer["settled"])
-
-    def _event(self, event: Item) -> Iterator[Item]:
-        number, matched = event["id"], event["matched"]
-        if number not in self._matched:
-            self._matched[number] = False
-            if self._events_alone:
-                yield {"kind": "event", **event}
-        if matched is None or self._matched[number]:
-            return
-        self._matched[number] = True
-        if matched["rules"] is None:
-            yield {"kind": "verdicts", "event": number, **matched}
-        for verdict in matched["rules"] or ():
-            yield {"kind": "verdict", "event": number, "at": matched["at"], **verdict}
+    def _examined(self, event: Item, verdicts: Mapping[int, Sequence[Item]]) -> Iterator[Item]:
+        at = event["examined_at"]
+        if self._is_all and event["id"] not in verdicts:
+            counts = {name: event[name] for name in ("looked_at", "matched", "failed")}
+            yield {"kind": "verdicts", "event": event["id"], "at": at, **counts}
+        for verdict in verdicts.get(event["id"], ()):
+            if self._is_wanted(verdict):
+                yield {"kind": "verdict", "event": event["id"], "at": at, **verdict}
 
     def _execution(self, execution: Item) -> Iterator[Item]:
-        number, status = execution["id"], execution["status"]
-        # What has ended needs no state any more, but is not to be shown again.
-        state = "" if execution["finished_at"] else status
-        if self._states.get(number) == state:
-            return
-        self._states[number] = state
-        if self._began and self._status in {None, status}:
-            yield {"kind": "execution", **execution}
+        self._passing.pop(execution["id"], None)
+        if execution["finished_at"] is not None:
+            yield execution
+        else:
+            self._passing[execution["id"]] = time.monotonic() + _PASSING, execution
 
-    def _forget(self, settled: Mapping[str, int]) -> None:
-        """What is settled and done will not come again."""
-        for event in [one for one, is_matched in self._matched.items() if is_matched and one <= settled["events"]]:
-            del self._matched[event]
-        for execution in [one for one, state in self._states.items() if not state and one <= settled["executions"]]:
-            del self._states[execution]
+    def _settled(self) -> Iterator[Item]:
+        """Executions that have stayed in their states for a moment."""
+        now = time.monotonic()
+        for number in [number for number, (due, _) in self._passing.items() if due <= now]:
+            yield self._passing.pop(number)[1]
 
-
-def _answers(client: Client, news: News, filters: Mapping[str, str | None]) -> Iterator[Item]:
-    """The answers of the server, also of one that is started again meanwhile."""
-    answer = client.get(_PATH, **filters)
-    say("Watching; Ctrl-C ends it.")
-    is_told = False
-    while True:
-        yield answer
+    def _verdicts(self, events: Sequence[int]) -> dict[int, Sequence[Item]]:
+        """What rules made of events: of the first of them only, where all are shown and counts do as well. Nothing of
+        those that a server that is away was asked about."""
+        if self._is_all:
+            events = events[:_EXPLAINED]
+        verdicts: dict[int, Sequence[Item]] = {}
         try:
-            asked = {"events": _joined(news.pending_events), "executions": _joined(news.pending_executions)}
-            answer = client.get(_PATH, cursor=answer["cursor"], wait=_WAIT, **asked, **filters)
+            for start in range(0, len(events), _EXPLAINED):
+                asked = ",".join(map(str, events[start : start + _EXPLAINED]))
+                answer = self._client.get("/api/v1/verdicts", event=asked)
+                verdicts |= {one["event"]: one["rules"] for one in answer["verdicts"]}
         except CommandError as error:
             if not is_away(error):
                 raise
-            if not is_told:
-                say(f"{error.message}\nTrying again; what happens meanwhile is shown then.")
-            is_told = True
-            time.sleep(_AGAIN)
-            answer = {**answer, "events": [], "executions": [], "cut": False}
-        else:
-            is_told = False
+        return verdicts
+
+    @property
+    def _is_all(self) -> bool:
+        return self._rule is self._action is None
+
+    def _is_wanted(self, item: Item) -> bool:
+        return self._rule in {None, item["rule_ref"]} and self._action in {None, item["action_ref"]}
 
 
-def _joined(ids: Sequence[int]) -> str | None:
-    return ",".join(map(str, ids)) or None
+def _was_examined(one: Told) -> bool:
+    """Whether rules were asked about an event."""
+    return one.name == "event_examined" and one.data["looked_at"] > 0
 
 
 def _show(form: Format, item: Item) -> None:
@@ -163,7 +164,7 @@ def line(item: Item) -> str:
         case "execution":
             return f"{clock(_moment(item))}  execution {item['id']}  {item['action_ref']} {_state(item)}"
         case _:
-            return "more happened at once than is shown here: see attune event list, attune execution list"
+            return f"{item['reason']} What happened meanwhile: attune event list, attune execution list"
 
 
 def _verdict(item: Item) -> str:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 
-from attune.bus.messages import EventCreated
+from attune.bus.messages import Entity, EventCreated, NotificationType
 from attune.bus.transaction import Transaction
 from attune.database.group_commit import GroupCommit
 from attune.events import queries
@@ -51,6 +51,8 @@ class Ingest:
             transaction.publish(
                 EventCreated(event_id=event_id, trigger_ref=event.trigger_ref), event.cause, event.source_ref
             )
+            if transaction.shows(Entity.EVENT):
+                _show(transaction, event_id, event)
             if self._stages.enabled:
                 transaction.after_commit(
                     partial(self._stages.log, "event accepted", event=event_id, trigger=event.trigger_ref)
@@ -61,3 +63,19 @@ class Ingest:
         self, transaction: Transaction, events: Sequence[Keyed[NewEvent]]
     ) -> Sequence[Accepted | None]:
         return await write_once(transaction, events, self.record, lambda accepted: accepted.id)
+
+
+def _show(transaction: Transaction, event_id: int, event: NewEvent) -> None:
+    transaction.notify(
+        NotificationType.EVENT_CREATED,
+        event_id,
+        {
+            "trigger": event.trigger,
+            "trigger_ref": event.trigger_ref,
+            "source_ref": event.source_ref,
+            "rule": event.rule,
+            "rule_ref": event.rule_ref,
+            "has_payload": event.payload is not None,
+            "created": transaction.now,
+        },
+    )

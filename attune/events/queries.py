@@ -143,15 +143,6 @@ async def page(connection: Connection, where: Where, window: Window) -> Page:
     )
 
 
-async def newer(connection: Connection, where: Where, limit: int) -> Sequence[Row]:
-    """The newest events that fit, without their payloads."""
-    return await connection.fetch(
-        "SELECT id, trigger_ref, source_ref, rule_ref, correlation_id, created FROM attune.event"
-        f"{where.text} ORDER BY id DESC LIMIT {limit}",
-        *where.arguments,
-    )
-
-
 async def instants(connection: Connection, ids: Sequence[int]) -> dict[int, datetime]:
     """The instants of schedules that events stand for, by event."""
     rows = await connection.fetch(

@@ -12,7 +12,7 @@ from attune.bus.outcomes import DONE, Outcome
 from attune.bus.transaction import Transaction
 from attune.catalog.definitions import Definitions
 from attune.database.pool import Row
-from attune.executions import queries
+from attune.executions import notices, queries
 from attune.executions.queries import NewRetry
 from attune.executions.retries import RETRYABLE, delay, why_not
 from attune.executions.streaks import Streaks
@@ -116,6 +116,16 @@ class Completion:
         return retries
 
     def _request(self, transaction: Transaction, retry: Row, new: NewRetry, row: Row) -> None:
+        notices.execution_created(
+            transaction,
+            retry["id"],
+            action=retry["action"],
+            action_ref=retry["action_ref"],
+            enforcement=retry["enforcement"],
+            rule_ref=retry["rule_ref"],
+            trigger_ref=retry["trigger_ref"],
+            parent=retry["parent"],
+        )
         transaction.publish(
             ExecutionRequested(
                 execution_id=retry["id"],

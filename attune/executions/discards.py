@@ -25,7 +25,7 @@ async def fail_enforcement(transaction: Transaction, delivery: Delivery[Enforcem
     """Close an enforcement that was not processed: it failed."""
     enforcement = delivery.message.enforcement_id
     decision = (enforcement, EnforcementStatus.FAILED, _reason(letter))
-    await queries.resolve_enforcements(transaction.connection, [decision], transaction.now)
+    await endings.resolve(transaction, [decision])
     row = await queries.enforcement_row(transaction.connection, enforcement)
     return _state("enforcement", enforcement, None if row is None else row["status"])
 

@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from functools import partial
 
 from attune.base.json import dumps, loads
-from attune.base.states import EnforcementStatus
+from attune.base.states import EnforcementStatus, ExecutionStatus
 from attune.bus.messages import Delivery, EnforcementCreated, ExecutionRequested
 from attune.bus.outcomes import DONE, Outcome, Reject
 from attune.bus.transaction import Transaction
 from attune.catalog.definitions import Definitions
 from attune.catalog.model import Action
-from attune.executions import queries
+from attune.executions import endings, notices, queries
 from attune.executions.model import Enforcement, NewExecution
 from attune.executions.turns.turns import Admission
 from attune.telemetry.stages import Stages
@@ -54,7 +54,7 @@ class EnforcementProcessor:
         if wanted:
             await self._request(transaction, wanted, admission)
         if decisions:
-            await queries.resolve_enforcements(transaction.connection, decisions, transaction.now)
+            await endings.resolve(transaction, decisions)
         return outcomes
 
     def _decide(
@@ -98,10 +98,20 @@ class EnforcementProcessor:
         ids = await queries.insert_executions(transaction.connection, new, transaction.now)
         held = await admission.settle(transaction, ids)
         for enforcement_id, execution_id in ids.items():
+            delivery, execution = wanted[enforcement_id]
+            notices.execution_created(
+                transaction,
+                execution_id,
+                action=execution.action,
+                action_ref=execution.action_ref,
+                enforcement=enforcement_id,
+                rule_ref=delivery.message.rule_ref,
+                trigger_ref=delivery.message.trigger_ref,
+                status=ExecutionStatus.SCHEDULING if execution_id in held else ExecutionStatus.REQUESTED,
+            )
             if execution_id in held:
                 # Whoever has the turn passes it on when it ends.
                 continue
-            delivery, execution = wanted[enforcement_id]
             transaction.publish(
                 ExecutionRequested(
                     execution_id=execution_id,

@@ -1,17 +1,17 @@
 """The statements on `attune.enforcement`, `attune.execution`, `attune.execution_open`, `attune.streak` and
 `attune.worker`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple, TypeAlias
 from uuid import UUID
 
-from attune.base.json import JsonObject, loads
+from attune.base.json import loads
 from attune.base.states import TERMINAL, EnforcementStatus, ExecutionStatus
 from attune.base.traces import Parent
 from attune.bus.messages import Cause
-from attune.database.arrays import grouped, nullable
+from attune.database.arrays import nullable
 from attune.database.paging import Page, Where, Window, fetch_page
 from attune.database.pool import Connection, Row, affected
 from attune.executions.model import (
@@ -25,6 +25,32 @@ from attune.executions.model import (
     Requested,
 )
 from attune.executions.states import Step, sources, target
+
+
+def _if_watched(flag: str, values: dict[str, str]) -> str:
+    """Columns for live views, which are null unless `flag` is true: then they cost next to nothing."""
+    return ", ".join(f"CASE WHEN {flag} THEN {value} END AS {name}" for name, value in values.items())
+
+
+def _shown(flag: str) -> str:
+    """What live views show of executions `e` that a statement changes. A subquery sees the row as it was before."""
+    return _if_watched(
+        flag,
+        {
+            "action": "e.action",
+            "action_ref": "e.action_ref",
+            "enforcement": "e.enforcement",
+            "parent": "e.parent",
+            "created": "e.created",
+            "started_at": "e.started_at",
+            "finished_at": "e.finished_at",
+            "error": "left(e.result ->> 'error', 300)",
+            "rule_ref": "(SELECT rule_ref FROM attune.enforcement WHERE id = e.enforcement)",
+            "trigger_ref": "(SELECT trigger_ref FROM attune.enforcement WHERE id = e.enforcement)",
+            "old_status": "(SELECT status FROM attune.execution WHERE id = e.id)",
+        },
+    )
+
 
 INSERT_ENFORCEMENTS = """
     INSERT INTO attune.enforcement (rule, rule_ref, trigger_ref, event, config, status, correlation_id, causation_id,
@@ -45,11 +71,14 @@ READ_ENFORCEMENTS = """
 """
 
 # `ANY` beside the join: by that alone the planner would rather read a table of some thousand rows from end to end.
-RESOLVE_ENFORCEMENTS = """
+_ENFORCEMENT_SHOWN = {name: f"n.{name}" for name in ("rule", "rule_ref", "trigger_ref", "event", "created")}
+
+RESOLVE_ENFORCEMENTS = f"""
     UPDATE attune.enforcement AS n
        SET status = $2, reason = new.reason, resolved_at = $4
       FROM unnest($1::bigint[], $3::text[]) AS new (id, reason)
      WHERE n.id = ANY($1::bigint[]) AND n.id = new.id AND n.status = 'created'
+    RETURNING n.id, {_if_watched("$5::bool", _ENFORCEMENT_SHOWN)}
 """
 
 # The execution of an enforcement and its entry among the open ones, in one round trip.
@@ -76,43 +105,44 @@ READ_REQUESTED = """
      WHERE id = ANY($1::bigint[])
 """
 
-DISPATCH = """
-    UPDATE attune.execution
+DISPATCH = f"""
+    UPDATE attune.execution AS e
        SET status = 'scheduled', worker = $2, updated = $3
      WHERE id = ANY($1::bigint[]) AND status = ANY($4::text[])
-    RETURNING id
+    RETURNING id, {_shown("$5::bool")}
 """
 
 # Who runs it, when it has to have ended, and until when nobody else may say that it did.
-START = """
+START = f"""
     UPDATE attune.execution AS e
        SET status = 'running', started_at = $2::timestamptz, updated = $2::timestamptz, boot = $4,
            deadline = $2::timestamptz + make_interval(secs => new.seconds),
            lease_until = $2::timestamptz + make_interval(secs => new.seconds + $6)
       FROM unnest($1::bigint[], $5::float8[]) AS new (id, seconds)
      WHERE e.id = ANY($1::bigint[]) AND e.id = new.id AND e.status = 'scheduled' AND e.worker = $3
-    RETURNING e.id, e.config, (SELECT version FROM attune.definition_version) AS definition_version
+    RETURNING e.id, e.config, (SELECT version FROM attune.definition_version) AS definition_version,
+              {_shown("$7::bool")}
 """
 
-ASK = """
+ASK = f"""
     UPDATE attune.execution AS e
        SET status = 'running', started_at = $2, updated = $2, deadline = new.deadline
       FROM unnest($1::bigint[], $3::timestamptz[]) AS new (id, deadline)
      WHERE e.id = ANY($1::bigint[]) AND e.id = new.id AND e.status = ANY($4::text[])
-    RETURNING e.id
+    RETURNING e.id, {_shown("$5::bool")}
 """
 
-FINISH = """
+FINISH = f"""
     WITH done AS (
         UPDATE attune.execution AS e
            SET status = $1, result = new.result::jsonb, finished_at = $2, updated = $2
           FROM unnest($3::bigint[], $4::text[]) AS new (id, result)
          WHERE e.id = ANY($3::bigint[]) AND e.id = new.id AND e.status = ANY($5::text[])
-        RETURNING e.id
+        RETURNING e.id, {_shown("$6::bool")}
     ), closed AS (
         DELETE FROM attune.execution_open WHERE execution IN (SELECT id FROM done)
     )
-    SELECT id FROM done
+    SELECT * FROM done
 """
 
 READ_ENDINGS = """
@@ -140,7 +170,7 @@ INSERT_RETRIES = """
             AS wanted (execution, delay, causation_id, depth)
           JOIN attune.execution e ON e.id = wanted.execution
             ON CONFLICT (original_execution, retry_count) WHERE retry_count > 0 DO NOTHING
-        RETURNING id, original_execution, retry_count, enforcement
+        RETURNING id, action, action_ref, parent, original_execution, retry_count, enforcement
     ), opened AS (
         INSERT INTO attune.execution_open (execution) SELECT id FROM new
     )
@@ -210,17 +240,17 @@ async def enforcements_with_version(connection: Connection, ids: Sequence[int]) 
 
 
 async def resolve_enforcements(
-    connection: Connection, decisions: Sequence[tuple[int, EnforcementStatus, str | None]], now: datetime
-) -> None:
-    """Close enforcements: id, status and the reason for it."""
-    for status, group in grouped(decisions, _decision).items():
-        ids = [enforcement for enforcement, _, _ in group]
-        reasons = nullable([reason for _, _, reason in group])
-        await connection.execute(RESOLVE_ENFORCEMENTS, ids, status.value, reasons, now)
-
-
-def _decision(row: tuple[int, EnforcementStatus, str | None]) -> EnforcementStatus:
-    return row[1]
+    connection: Connection,
+    status: EnforcementStatus,
+    reasons: Mapping[int, str | None],
+    now: datetime,
+    *,
+    watched: bool = False,
+) -> Sequence[Row]:
+    """Close enforcements, by id, for a reason each: the id, and if `watched` what live views show, of those that were
+    not closed."""
+    given = nullable(list(reasons.values()))
+    return await connection.fetch(RESOLVE_ENFORCEMENTS, list(reasons), status.value, given, now, watched)
 
 
 async def insert_executions(connection: Connection, new: Sequence[NewExecution], now: datetime) -> dict[int, int]:
@@ -261,16 +291,25 @@ async def requested_with_version(connection: Connection, ids: Sequence[int]) -> 
     return found, rows[0]["definition_version"] if rows else -1
 
 
-async def dispatch(connection: Connection, ids: Sequence[int], worker: int, now: datetime) -> set[int]:
-    """Give executions to a worker; the ids of those that were still waiting for one."""
-    return {row["id"] for row in await connection.fetch(DISPATCH, ids, worker, now, _DISPATCHABLE)}
+async def dispatch(
+    connection: Connection, ids: Sequence[int], worker: int, now: datetime, *, watched: bool = False
+) -> Sequence[Row]:
+    """Give executions to a worker: the id, and if `watched` what live views show, of those that were still waiting for
+    one."""
+    return await connection.fetch(DISPATCH, ids, worker, now, _DISPATCHABLE, watched)
 
 
 async def ask(
-    connection: Connection, ids: Sequence[int], deadlines: Sequence[datetime | None], now: datetime
-) -> set[int]:
-    """Let executions wait for the answers of people, without a worker; the ids of those that had not begun."""
-    return {row["id"] for row in await connection.fetch(ASK, ids, now, nullable(list(deadlines)), _ASKABLE)}
+    connection: Connection,
+    ids: Sequence[int],
+    deadlines: Sequence[datetime | None],
+    now: datetime,
+    *,
+    watched: bool = False,
+) -> Sequence[Row]:
+    """Let executions wait for the answers of people, without a worker: the id, and if `watched` what live views show,
+    of those that had not begun."""
+    return await connection.fetch(ASK, ids, now, nullable(list(deadlines)), _ASKABLE, watched)
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,42 +323,48 @@ class Tenure:
 
 
 async def start(
-    connection: Connection, ids: Sequence[int], timeouts: Sequence[float], tenure: Tenure, now: datetime
-) -> tuple[dict[int, JsonObject], int]:
-    """Start executions that are scheduled for a worker, each with its timeout in seconds; the parameters of those that
-    it may run, by id, and the version of the definitions."""
-    rows = await connection.fetch(START, ids, now, tenure.worker, tenure.boot, timeouts, tenure.margin)
-    return {row["id"]: loads(row["config"]) for row in rows}, rows[0]["definition_version"] if rows else -1
+    connection: Connection,
+    ids: Sequence[int],
+    timeouts: Sequence[float],
+    tenure: Tenure,
+    now: datetime,
+    *,
+    watched: bool = False,
+) -> tuple[dict[int, Row], int]:
+    """Start executions that are scheduled for a worker, each with its timeout in seconds: of those that it may run the
+    parameters as JSON text (config), and if `watched` what live views show, by id; and the version of the
+    definitions."""
+    rows = await connection.fetch(START, ids, now, tenure.worker, tenure.boot, timeouts, tenure.margin, watched)
+    return {row["id"]: row for row in rows}, rows[0]["definition_version"] if rows else -1
 
 
-async def finish(connection: Connection, ends: Sequence[Finished], now: datetime) -> set[int]:
-    """End executions; the ids of those whose state allowed it."""
-    ended: set[int] = set()
-    for step, group in grouped(ends, _step).items():
-        rows = await connection.fetch(
-            FINISH,
-            target(step).value,
-            now,
-            [one.execution for one in group],
-            [one.result for one in group],
-            sorted(sources(step)),
-        )
-        ended.update(row["id"] for row in rows)
-    return ended
+async def finish(
+    connection: Connection, step: Step, ends: Sequence[Finished], now: datetime, *, watched: bool = False
+) -> Sequence[Row]:
+    """End executions by the same step: the id, and if `watched` what live views show, of those whose state allowed
+    it."""
+    return await connection.fetch(
+        FINISH,
+        target(step).value,
+        now,
+        [one.execution for one in ends],
+        [one.result for one in ends],
+        sorted(sources(step)),
+        watched,
+    )
 
 
-def _step(one: Finished) -> Step:
-    return one.step
-
-
-async def ask_to_stop(connection: Connection, execution_id: int, now: datetime) -> bool:
-    """Mark a running execution as being cancelled; False when it does not run."""
-    status = await connection.execute(
-        "UPDATE attune.execution SET status = 'canceling', updated = $2 WHERE id = $1 AND status = 'running'",
+async def ask_to_stop(connection: Connection, execution_id: int, now: datetime) -> Sequence[Row]:
+    """Mark a running execution as being cancelled: its id and what live views show of it; nothing when it does not
+    run."""
+    return await connection.fetch(
+        f"""
+        UPDATE attune.execution AS e SET status = 'canceling', updated = $2 WHERE id = $1 AND status = 'running'
+        RETURNING id, {_shown("true")}
+        """,
         execution_id,
         now,
     )
-    return status == "UPDATE 1"
 
 
 async def hold(connection: Connection, ids: Sequence[int], now: datetime) -> None:
@@ -337,16 +382,15 @@ async def hold(connection: Connection, ids: Sequence[int], now: datetime) -> Non
 
 
 async def release(connection: Connection, execution_id: int, now: datetime) -> Row | None:
-    """Request an execution whose turn has come: its action_ref, enforcement, event, rule_ref, trigger_ref and cause;
-    None when it does not wait for its turn."""
+    """Request an execution whose turn has come: its id, event and cause, and what live views show of it; None when it
+    does not wait for its turn."""
     return await connection.fetchrow(
-        """
+        f"""
         UPDATE attune.execution AS e
            SET status = $2, updated = $3
           FROM attune.enforcement n
          WHERE e.id = $1 AND e.status = ANY($4::text[]) AND n.id = e.enforcement
-        RETURNING e.action_ref, e.enforcement, n.event, n.rule_ref, n.trigger_ref, e.correlation_id, e.causation_id,
-                  e.depth
+        RETURNING e.id, n.event, e.correlation_id, e.causation_id, e.depth, {_shown("true")}
         """,
         execution_id,
         target(Step.RELEASE).value,
@@ -566,7 +610,7 @@ class NewRetry(NamedTuple):
 async def insert_rerun(
     connection: Connection, execution_id: int, config: str, executor: int | None, origin: Origin, now: datetime
 ) -> Row | None:
-    """Create an execution that does once more what another did, with the parameters `config` (JSON text): id,
+    """Create an execution that does once more what another did, with the parameters `config` (JSON text): id, action,
     action_ref, enforcement, event, rule_ref, trigger_ref; None when there is no such other."""
     return await connection.fetchrow(
         """
@@ -576,7 +620,7 @@ async def insert_rerun(
             SELECT action, action_ref, $2::jsonb, enforcement, $3, 'requested', id, 'rerun', $4, $5, $6, $7, $7, $8
               FROM attune.execution
              WHERE id = $1
-            RETURNING id, action_ref, enforcement
+            RETURNING id, action, action_ref, enforcement
         ), opened AS (
             INSERT INTO attune.execution_open (execution) SELECT id FROM new
         )
@@ -619,8 +663,8 @@ async def provenance(connection: Connection, ids: Sequence[int]) -> dict[int, Pr
 
 
 async def insert_retries(connection: Connection, new: Sequence[NewRetry], now: datetime) -> Sequence[Row]:
-    """Create the next attempts of executions, where there are none: id, original_execution, retry_count, enforcement,
-    event, rule_ref, trigger_ref."""
+    """Create the next attempts of executions, where there are none: id, action, action_ref, parent,
+    original_execution, retry_count, enforcement, event, rule_ref, trigger_ref."""
     return await connection.fetch(
         INSERT_RETRIES,
         now,
@@ -707,21 +751,6 @@ async def execution_row(connection: Connection, execution_id: int) -> Row | None
         """,
         execution_id,
     )
-
-
-async def newer(connection: Connection, where: Where, limit: int) -> Sequence[Row]:
-    """The newest executions that fit, as in a page, with their errors. Conditions are on `e` and `n`."""
-    return await connection.fetch(
-        f"SELECT {_SUMMARY}, left(e.result ->> 'error', 300) AS error FROM {_WITH_TURN}"
-        f"{where.text} ORDER BY e.id DESC LIMIT {limit}",
-        *where.arguments,
-    )
-
-
-async def newest_open(connection: Connection, limit: int) -> list[int]:
-    """The ids of the newest executions that have not ended."""
-    rows = await connection.fetch("SELECT execution FROM attune.execution_open ORDER BY execution DESC LIMIT $1", limit)
-    return [row["execution"] for row in rows]
 
 
 async def running(connection: Connection, limit: int) -> Sequence[Row]:

@@ -18,7 +18,7 @@ from attune.database.pool import Connection
 from attune.events.idempotency import Keyed, Taken, write_once
 from attune.events.ingress import Ingress
 from attune.events.model import Key
-from attune.executions import endings, queries
+from attune.executions import endings, notices, queries
 from attune.executions.model import Execution, Finished, NewExecution, Origin
 from attune.executions.states import Step, sources
 
@@ -96,6 +96,16 @@ class Requests:
                 transaction.connection, execution_id, dumps(config), executor, origin, transaction.now
             )
             assert row is not None, "its row is locked"
+            notices.execution_created(
+                transaction,
+                row["id"],
+                action=row["action"],
+                action_ref=row["action_ref"],
+                enforcement=row["enforcement"],
+                rule_ref=row["rule_ref"],
+                trigger_ref=row["trigger_ref"],
+                parent=origin.execution,
+            )
             transaction.publish(
                 ExecutionRequested(
                     execution_id=row["id"],
@@ -137,7 +147,8 @@ class Requests:
         if execution.worker is None:
             await endings.end(transaction, [withdrawn(execution, "It was cancelled while it waited.")], SOURCE)
             return
-        await queries.ask_to_stop(transaction.connection, execution.id, transaction.now)
+        rows = await queries.ask_to_stop(transaction.connection, execution.id, transaction.now)
+        notices.executions_changed(transaction, rows, ExecutionStatus.CANCELING)
         transaction.publish(
             ExecutionCancelRequested(execution_id=execution.id, worker_id=execution.worker), _cause(execution), SOURCE
         )
@@ -159,6 +170,13 @@ async def _request(transaction: Transaction, new: Sequence[NewExecution]) -> Seq
     ids = []
     for execution in new:
         execution_id = await queries.insert_execution(transaction.connection, execution, transaction.now)
+        notices.execution_created(
+            transaction,
+            execution_id,
+            action=execution.action,
+            action_ref=execution.action_ref,
+            parent=execution.parent,
+        )
         transaction.publish(
             ExecutionRequested(
                 execution_id=execution_id,

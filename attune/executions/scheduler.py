@@ -5,11 +5,12 @@ from functools import partial
 from typing import TypeAlias
 
 from attune.base.json import dumps, loads
-from attune.bus.messages import Cause, Delivery, ExecutionDispatched, ExecutionRequested
+from attune.base.states import ExecutionStatus
+from attune.bus.messages import Cause, Delivery, Entity, ExecutionDispatched, ExecutionRequested
 from attune.bus.outcomes import DONE, Outcome, Reject
 from attune.bus.transaction import Transaction
 from attune.catalog.definitions import Definitions
-from attune.executions import endings, queries
+from attune.executions import endings, notices, queries
 from attune.executions.model import Finished, Requested
 from attune.executions.states import Step, sources
 from attune.telemetry.stages import Stages
@@ -83,8 +84,16 @@ class Scheduler:
         return [_refused(one, delivery, reasons[one.id]) for one, delivery in wanted if one.id in reasons]
 
     async def _dispatch(self, transaction: Transaction, wanted: dict[int, Delivery[ExecutionRequested]]) -> None:
-        ids = await queries.dispatch(transaction.connection, sorted(wanted), self._worker, transaction.now)
-        for execution_id in ids:
+        rows = await queries.dispatch(
+            transaction.connection,
+            sorted(wanted),
+            self._worker,
+            transaction.now,
+            watched=transaction.shows(Entity.EXECUTION),
+        )
+        notices.executions_changed(transaction, rows, ExecutionStatus.SCHEDULED)
+        for row in rows:
+            execution_id = row["id"]
             delivery = wanted[execution_id]
             message = delivery.message
             transaction.publish(

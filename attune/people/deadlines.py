@@ -11,7 +11,7 @@ from attune.executions import endings
 from attune.executions import queries as executions
 from attune.executions.model import Finished
 from attune.executions.states import Step
-from attune.people import queries
+from attune.people import notices, queries
 from attune.people.model import ASK, Inquiry, InquiryStatus
 
 log = structlog.get_logger()
@@ -69,6 +69,8 @@ class Deadlines:
             due = await queries.lock_due(transaction.connection, transaction.now, AT_ONCE)
             ids = [inquiry.id for inquiry in due]
             await queries.close(transaction.connection, ids, InquiryStatus.TIMEOUT, transaction.now)
+            for inquiry in due:
+                notices.ended(transaction, inquiry, InquiryStatus.TIMEOUT)
             waiting = [inquiry for inquiry in due if inquiry.waits]
             found = await executions.provenance(transaction.connection, [one.execution for one in waiting])
             ends = [_end(one, found[one.execution].event) for one in waiting if one.execution in found]

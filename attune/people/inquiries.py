@@ -9,8 +9,9 @@ from attune.access.model import Caller
 from attune.base.errors import BadInput, Conflict, Forbidden, NotFound, Problem
 from attune.base.json import Json, JsonObject, dumps, loads
 from attune.base.schema import check_schema, refuse, validate, with_defaults
+from attune.base.states import ExecutionStatus
 from attune.bus.bus import Bus
-from attune.bus.messages import Cause, InquiryCreated, InquiryResponded
+from attune.bus.messages import Cause, Entity, InquiryCreated, InquiryResponded
 from attune.bus.transaction import Transaction
 from attune.catalog import queries as catalog
 from attune.catalog.formats import spelt_out
@@ -20,8 +21,9 @@ from attune.events.ingress import Ingress
 from attune.executions import endings
 from attune.executions import queries as executions
 from attune.executions.model import NewExecution, Origin, Requested
+from attune.executions.notices import execution_created, executions_changed
 from attune.executions.requests import withdrawn
-from attune.people import queries
+from attune.people import notices, queries
 from attune.people.model import ASK, Inquiry, InquiryStatus, NewInquiry, Question
 
 SOURCE = "inquiries"
@@ -97,6 +99,7 @@ class Inquiries:
                 await self._refuse_loop(transaction, inquiry, execution)
             response = _checked(response, question.response_schema)
             await queries.respond(transaction.connection, inquiry_id, response, caller.name, transaction.now)
+            notices.ended(transaction, inquiry, InquiryStatus.RESPONDED)
             transaction.publish(
                 InquiryResponded(inquiry_id=inquiry_id, execution_id=inquiry.execution),
                 inquiry.cause._replace(depth=inquiry.cause.depth + 1),
@@ -124,6 +127,7 @@ class Inquiries:
                 await queries.assign(connection, inquiry_id, await _assignee(connection, to), transaction.now)
             if withdraw:
                 await queries.close(connection, [inquiry_id], InquiryStatus.CANCELLED, transaction.now)
+                notices.ended(transaction, inquiry, InquiryStatus.CANCELLED)
                 execution = await executions.lock(connection, inquiry.execution) if inquiry.waits else None
                 if execution is not None:
                     end = withdrawn(execution, f"Inquiry {inquiry_id} was withdrawn.")
@@ -144,7 +148,8 @@ class Inquiries:
 
     async def withdraw_of(self, transaction: Transaction, execution_id: int) -> None:
         """Withdraw what an execution has asked: it is cancelled."""
-        await queries.close_of(transaction.connection, execution_id, transaction.now)
+        for inquiry in await queries.close_of(transaction.connection, execution_id, transaction.now):
+            notices.ended(transaction, inquiry, InquiryStatus.CANCELLED)
 
     async def _open(self, transaction: Transaction, inquiry_id: int) -> Inquiry:
         """The inquiry, locked, if somebody can still answer it."""
@@ -164,12 +169,15 @@ class Inquiries:
 
     async def _ask(self, transaction: Transaction, new: Sequence[NewInquiry]) -> list[int]:
         """Let executions ask and wait, those that have not begun; the ids of the inquiries."""
-        begun = await executions.ask(
+        rows = await executions.ask(
             transaction.connection,
             [one.execution for one in new],
             [one.question.timeout_at for one in new],
             transaction.now,
+            watched=transaction.shows(Entity.EXECUTION),
         )
+        executions_changed(transaction, rows, ExecutionStatus.RUNNING)
+        begun = {row["id"] for row in rows}
         return await self._insert(transaction, [one for one in new if one.execution in begun])
 
     async def _insert(self, transaction: Transaction, new: Sequence[NewInquiry]) -> list[int]:
@@ -177,6 +185,7 @@ class Inquiries:
         for one in new:
             message = InquiryCreated(inquiry_id=ids[one.execution], execution_id=one.execution)
             transaction.publish(message, one.cause, SOURCE)
+            notices.created(transaction, ids[one.execution], one.execution, one.question.timeout_at)
         deadlines = [one.question.timeout_at for one in new if one.question.timeout_at is not None]
         if deadlines:
             transaction.after_commit(lambda: self._expect(min(deadlines)))
@@ -197,6 +206,7 @@ async def _asker(
     assert isinstance(action, Action), "the core pack is there"
     new = NewExecution(action.id, action.ref, dumps(parameters), None, asker.id, origin.cause, parent=origin.execution)
     execution = await executions.insert_execution(transaction.connection, new, transaction.now)
+    execution_created(transaction, execution, action=new.action, action_ref=new.action_ref, parent=new.parent)
     return NewInquiry(execution, question, True, origin.cause._replace(depth=origin.cause.depth + 1))
 
 

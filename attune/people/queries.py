@@ -135,13 +135,18 @@ async def close(connection: Connection, ids: Sequence[int], status: InquiryStatu
     )
 
 
-async def close_of(connection: Connection, execution: int, now: datetime) -> None:
-    """Withdraw what an execution has asked."""
-    await connection.execute(
-        "UPDATE attune.inquiry SET status = 'cancelled', updated = $2 WHERE execution = $1 AND status = 'pending'",
+async def close_of(connection: Connection, execution: int, now: datetime) -> list[Inquiry]:
+    """Withdraw what an execution has asked; the questions that were open."""
+    rows = await connection.fetch(
+        f"""
+        UPDATE attune.inquiry AS i SET status = 'cancelled', updated = $2
+         WHERE i.execution = $1 AND i.status = 'pending'
+        RETURNING {COLUMNS}
+        """,
         execution,
         now,
     )
+    return [_inquiry(row) for row in rows]
 
 
 async def assign(connection: Connection, inquiry_id: int, identity: int | None, now: datetime) -> None:

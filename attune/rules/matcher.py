@@ -14,7 +14,7 @@ from attune.base.json import Json, JsonObject
 from attune.base.states import EnforcementStatus
 from attune.bus.broadcasts import Heard
 from attune.bus.bus import Bus
-from attune.bus.messages import Cause, Delivery, EnforcementCreated, EventCreated, Letter
+from attune.bus.messages import Cause, Delivery, EnforcementCreated, Entity, EventCreated, Letter, NotificationType
 from attune.bus.outcomes import DONE, BatchTooLarge, Outcome, Reject
 from attune.bus.transaction import Transaction
 from attune.catalog import queries as catalog
@@ -24,6 +24,7 @@ from attune.catalog.queries import RuleSpec
 from attune.database.pool import Connection
 from attune.events import queries as events
 from attune.events.model import Event
+from attune.executions import endings, notices
 from attune.executions import queries as executions
 from attune.executions.model import NewEnforcement
 from attune.rules import evaluation, loops, queries
@@ -105,6 +106,8 @@ class Matcher:
             await self._enforce(transaction, found)
         if matches:
             await queries.insert_matches(connection, matches, seen, transaction.now)
+            if transaction.shows(Entity.EVENT):
+                _show(transaction, matches, read)
         return outcomes
 
     async def _ancestors(self, connection: Connection, read: Iterable[Event]) -> Mapping[int, Sequence[Firing]]:
@@ -179,6 +182,7 @@ class Matcher:
             if enforcement_id is None:
                 # It exists: this event was matched before, and its messages went out then.
                 continue
+            notices.enforcement_created(transaction, enforcement_id, new)
             if one.failure is not None:
                 failures.append((enforcement_id, EnforcementStatus.FAILED, one.failure))
                 if one.is_loop:
@@ -187,7 +191,7 @@ class Matcher:
                 continue
             self._publish(transaction, one, enforcement_id)
         if failures:
-            await executions.resolve_enforcements(transaction.connection, failures, transaction.now)
+            await endings.resolve(transaction, failures)
         if looping:
             await queries.note_loops(transaction.connection, looping, transaction.now)
 
@@ -215,6 +219,26 @@ class Matcher:
                     enforcement=enforcement_id,
                 )
             )
+
+
+def _show(transaction: Transaction, matches: Sequence[EventMatch], read: Mapping[int, Event]) -> None:
+    for match in matches:
+        event = read[match.event]
+        transaction.notify(
+            NotificationType.EVENT_EXAMINED,
+            event.id,
+            {
+                "trigger": event.trigger,
+                "trigger_ref": event.trigger_ref,
+                "rule": event.rule,
+                "rule_ref": event.rule_ref,
+                "looked_at": match.rules,
+                "matched": match.matched,
+                "failed": match.failed,
+                "created": event.created,
+                "examined_at": transaction.now,
+            },
+        )
 
 
 async def match_no_rule(transaction: Transaction, delivery: Delivery[EventCreated], letter: Letter) -> str:

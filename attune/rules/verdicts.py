@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 
 from attune.base.json import Json
 from attune.catalog import queries as catalog
@@ -33,27 +32,15 @@ class Brief:
     enforcement: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Matched:
-    """An event that the matcher took: how many rules it looked at, matched, and could not evaluate. `rules` is None for
-    an event that was not evaluated again, because there were too many."""
-
-    at: datetime
-    looked_at: int
-    matched: int
-    failed: int
-    rules: tuple[Brief, ...] | None
-
-
-async def verdicts(connection: Connection, ids: Sequence[int], limit: int) -> dict[int, Matched]:
-    """What the rules made of those events that the matcher took, the newest `limit` of them rule by rule."""
+async def verdicts(connection: Connection, ids: Sequence[int]) -> dict[int, tuple[Brief, ...]]:
+    """What the rules made of those events that the matcher took."""
     matches = {row["event"]: row for row in await queries.matches(connection, ids)}
-    asked = sorted(event for event, row in matches.items() if row["note"] is None)
-    briefs: dict[int, tuple[Brief, ...]] = dict.fromkeys(matches.keys() - asked, ())
+    briefs: dict[int, tuple[Brief, ...]] = dict.fromkeys(matches, ())
     rules: dict[tuple[int, str], list[Rule]] = {}
-    newest = asked[-limit:] if limit else []
-    for start in range(0, len(newest), _AT_ONCE):
-        some = newest[start : start + _AT_ONCE]
+    # Of what was discarded no rule was asked.
+    asked = sorted(event for event, row in matches.items() if row["note"] is None)
+    for start in range(0, len(asked), _AT_ONCE):
+        some = asked[start : start + _AT_ONCE]
         read, _ = await events.events_with_version(connection, some)
         effects = {(row["event"], row["rule"]): row for row in await queries.effects(connection, some)}
         for event in read.values():
@@ -65,10 +52,7 @@ async def verdicts(connection: Connection, ids: Sequence[int], limit: int) -> di
                 for rule in rules[key]
                 if _is_for(event, rule)
             )
-    return {
-        event: Matched(row["created"], row["rules"], row["matched"], row["failed"], briefs.get(event))
-        for event, row in matches.items()
-    }
+    return briefs
 
 
 def _is_for(event: Event, rule: Rule) -> bool:

@@ -132,5 +132,10 @@ OVERDUE = Family(
     Kind.GAUGE,
     "How old, beyond its limit, the oldest row is that should be gone; 0 when retention keeps up.",
 )
+STREAM_READERS = Family("attune_stream_readers", Kind.GAUGE, "Readers of live views, by how they read.", ("kind",))
+STREAM_NOTIFICATIONS = Family(
+    "attune_stream_notifications_total", Kind.COUNTER, "Notifications that were passed on, to each reader."
+)
+STREAM_CUT = Family("attune_stream_cut_total", Kind.COUNTER, "Readers that were cut because they did not keep up.")
 BUILD_INFO = Family("attune_build_info", Kind.GAUGE, "Always 1; the label tells which release runs.", ("version",))
 START_TIME = Family("attune_start_time_seconds", Kind.GAUGE, "When Attune was started, in seconds since 1970.")

@@ -12,17 +12,17 @@ from anyio.abc import TaskGroup
 
 from attune.base.clock import Clock
 from attune.base.crash_points import reach
-from attune.base.json import JsonObject, dumps
+from attune.base.json import JsonObject, dumps, loads
 from attune.base.states import ExecutionStatus
 from attune.base.traces import traceparent
-from attune.bus.messages import Cause, Delivery, ExecutionCancelRequested, ExecutionDispatched
+from attune.bus.messages import Cause, Delivery, Entity, ExecutionCancelRequested, ExecutionDispatched
 from attune.bus.outcomes import DONE, Outcome
 from attune.bus.transaction import Transaction
 from attune.catalog.definitions import Definitions
 from attune.catalog.model import Action, Pack, Runtime
 from attune.database.group_commit import GroupCommit
 from attune.database.pool import DatabaseUnavailable
-from attune.executions import endings, queries
+from attune.executions import endings, notices, queries
 from attune.executions.model import Finished
 from attune.executions.queries import Tenure
 from attune.executions.states import Step
@@ -133,13 +133,21 @@ class Worker:
         """Start executions. Those that are not scheduled for this worker any more are left alone."""
         ids = [delivery.message.execution_id for delivery in batch]
         timeouts = [self._timeout(delivery.message.action_ref) for delivery in batch]
-        started, version = await queries.start(transaction.connection, ids, timeouts, self._tenure, transaction.now)
+        started, version = await queries.start(
+            transaction.connection,
+            ids,
+            timeouts,
+            self._tenure,
+            transaction.now,
+            watched=transaction.shows(Entity.EXECUTION),
+        )
+        notices.executions_changed(transaction, started.values(), ExecutionStatus.RUNNING)
         await self._definitions.follow(transaction.connection, version)
         events: list[datetime] = []
         for delivery, timeout in zip(batch, timeouts, strict=True):
-            parameters = started.get(delivery.message.execution_id)
-            if parameters is not None:
-                run = self._prepare(delivery, parameters, timeout)
+            row = started.get(delivery.message.execution_id)
+            if row is not None:
+                run = self._prepare(delivery, loads(row["config"]), timeout)
                 self._starting[delivery.message.execution_id] = run
                 transaction.after_commit(partial(self._launch, run))
                 if delivery.message.event_created is not None:

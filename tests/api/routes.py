@@ -19,9 +19,9 @@ from attune.api.routes.inquiries import InquiryRoutes
 from attune.api.routes.metrics import MetricsRoutes
 from attune.api.routes.rules import RuleRoutes
 from attune.api.routes.space import SpaceRoutes
+from attune.api.routes.streams import StreamRoutes
 from attune.api.routes.system import SystemRoutes
 from attune.api.routes.timers import TimerRoutes
-from attune.api.routes.watch import WatchRoutes
 
 _NOTHING: Any = None
 
@@ -29,6 +29,7 @@ ENDPOINTS: tuple[Endpoint, ...] = described(
     endpoint
     for routes in (
         HealthRoutes({}),
+        StreamRoutes(_NOTHING, _NOTHING),
         AuthRoutes(_NOTHING),
         IdentityRoutes(_NOTHING),
         CatalogRoutes(_NOTHING, _NOTHING),
@@ -44,7 +45,6 @@ ENDPOINTS: tuple[Endpoint, ...] = described(
         MetricsRoutes(_NOTHING, public=False),
         DoctorRoutes(_NOTHING, _NOTHING, _NOTHING, _NOTHING, _NOTHING, _NOTHING, anonymous=False),
         SpaceRoutes(_NOTHING, _NOTHING, _NOTHING),
-        WatchRoutes(_NOTHING, _NOTHING, ""),
         SystemRoutes(_NOTHING, _NOTHING, _NOTHING, _NOTHING, _NOTHING, _NOTHING, _NOTHING, _NOTHING, _NOTHING),
     )
     for endpoint in routes.endpoints()

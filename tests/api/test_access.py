@@ -77,9 +77,12 @@ ROUTES = [
     ("GET", "/api/v1/events", READ),
     ("GET", "/api/v1/events/{id}", READ),
     ("GET", "/api/v1/events/{id}/explain", READ),
+    ("GET", "/api/v1/verdicts", READ),
     ("POST", "/api/v1/events", RIGHT),
     ("GET", "/api/v1/enforcements", READ),
     ("GET", "/api/v1/enforcements/{id}", READ),
+    ("GET", "/api/v1/stream", READ),
+    ("GET", "/api/v1/executions/stream", READ),
     ("GET", "/api/v1/executions", READ),
     ("GET", "/api/v1/executions/{id}", READ),
     ("POST", "/api/v1/executions/execute", RIGHT),
@@ -112,7 +115,6 @@ ROUTES = [
     ("GET", "/api/v1/system/doctor", RIGHT),
     ("GET", "/api/v1/system/recovery", RIGHT),
     ("GET", "/api/v1/system/space", RIGHT),
-    ("GET", "/api/v1/watch", RIGHT),
     ("GET", "/metrics", RIGHT),
 ]
 A_READ = "/api/v1/rules"
@@ -169,7 +171,8 @@ async def test_the_table_names_every_route_of_the_application(site: Site) -> Non
 
     served = {
         (method, route.path)
-        for route in cast(list[Route], application.routes)
+        for route in application.routes
+        if isinstance(route, Route)
         for method in (route.methods or set()) - {"HEAD"}
     }
 
@@ -448,7 +451,8 @@ async def test_anonymous_reading_is_refused_at_the_start_where_others_could_reac
 def _concrete(path: str) -> str:
     for parameter, value in PARAMETERS.items():
         path = path.replace(parameter, value)
-    return path
+    # Who is let in there is refused for this, or would never have all of the answer.
+    return f"{path}?id=x" if path.endswith("/stream") else path
 
 
 def _decision(answer: httpx2.Response) -> str:

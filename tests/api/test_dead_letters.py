@@ -14,6 +14,7 @@ from attune.base.json import dumps
 from attune.bus.messages import ExecutionCancelRequested, ExecutionCompleted, ExecutionDispatched, Message
 from attune.database.embedded import Cluster
 from tests.api.sites import Site, bearer, new_database, new_folder, site_on
+from tests.api.streams import stream_of
 from tests.support.waiting import eventually, until
 
 PATH = "/api/v1/bus/dead-letters"
@@ -266,9 +267,8 @@ async def test_an_event_whose_letter_is_discarded_has_matched_no_rule_and_says_w
     history = await site.data("GET", f"/api/v1/rules/{rule}/explain")
     assert (history["events"], history["fired"], history["waiting"], history["not_matched"]) == (1, 0, 0, [])
     assert [(one["text"], one["event"]) for one in history["errors"]] == [("its dead letter was discarded", event)]
-    cursor = (await site.data("GET", "/api/v1/watch"))["cursor"]
-    (watched,) = (await site.data("GET", "/api/v1/watch", params={"cursor": cursor, "events": event}))["events"]
-    assert (watched["matched"]["looked_at"], watched["matched"]["rules"]) == (0, [])
+    verdicts = await site.data("GET", f"/api/v1/verdicts?event={event}")
+    assert verdicts == {"verdicts": [{"event": event, "rules": []}]}
 
 
 async def test_a_letter_about_what_has_ended_meanwhile_changes_nothing(site: Site) -> None:
@@ -448,3 +448,19 @@ async def test_the_log_names_who_did_it(site: Site, letters: list[int]) -> None:
 
     told = [(line["dead_letter"], line["by"]) for line in logged if line["event"] == "a dead letter was discarded"]
     assert told == [(letters[0], "local"), (letters[1], "ann"), (letters[2], "ann")]
+
+
+async def test_live_views_tell_of_letters_and_of_what_becomes_of_them(site: Site) -> None:
+    async with stream_of(site, entity="dead_letter") as stream:
+        await stream.until("reset")
+        for what, name in (("replay", "dead_letter_replayed"), ("discard", "dead_letter_discarded")):
+            event, letter = await given_up(site, "ExecutionRequested")
+            created = await stream.until("dead_letter_created", id=letter["id"])
+            await site.ask("POST", f"{PATH}/{letter['id']}/{what}")
+            handled = await stream.until(name, id=letter["id"])
+            await ended(site, event)
+            assert {"attempts": 1, "error": letter["error"]}.items() <= created.data.items()
+            for told in (created, handled):
+                assert {name: told.data[name] for name in ("queue", "message_type", "subject")} == {
+                    name: letter[name] for name in ("queue", "message_type", "subject")
+                }

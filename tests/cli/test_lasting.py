@@ -32,7 +32,7 @@ async def test_watch_prints_a_line_for_each_thing_until_ctrl_c(site: Site) -> No
     assert code == 0
 
 
-async def test_watch_goes_on_where_it_was_when_the_server_comes_back(base: Path, cluster: Cluster) -> None:
+async def test_watch_goes_on_when_the_server_comes_back(base: Path, cluster: Cluster) -> None:
     folder = new_folder(base)
     async with AsyncExitStack() as stack:
         dsn = await stack.enter_async_context(new_database(cluster))
@@ -42,10 +42,13 @@ async def test_watch_goes_on_where_it_was_when_the_server_comes_back(base: Path,
             assert await watching.says() == "Watching; Ctrl-C ends it."
         assert "No server answers" in await watching.says()
         async with site_on(dsn, folder) as site:
+            told = json.loads(await watching.prints())
             event = await site.data("POST", "/api/v1/events", json=SOLD)
             shown = json.loads(await watching.prints())
             code = await watching.interrupt()
 
+    # What a server that is gone told last is not known to the next one.
+    assert (told["kind"], "is not kept" in told["reason"]) == ("reset", True)
     assert (shown["kind"], shown["id"], code) == ("event", event["id"], 0)
 
 

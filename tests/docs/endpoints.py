@@ -38,7 +38,8 @@ curl -s http://127.0.0.1:8080/api/v1/executions -H "Authorization: Bearer $token
 ```
 
 A request has 20 seconds to arrive, its body more: a second for each kB. 512 connections are open at once, and 100
-requests may wait behind one another on one. An offer of another protocol (`Upgrade`) is ignored.
+requests may wait behind one another on one. An offer of another protocol (`Upgrade`) is ignored, but for a
+WebSocket at `/ws`: [live views](live.md#a-websocket) has its protocol, and that of the streams.
 
 ## Sending again
 

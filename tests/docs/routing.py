@@ -37,6 +37,7 @@ _DECISIONS = """\
 |---|---|
 | something happened in the world, or a definition was made, changed or deleted | `attune.events` |
 | an enforcement or an execution goes a step further, or somebody asks that of it | `attune.executions` |
+| something that people watch was made or has changed | `attune.notifications` (`Transaction.notify`) |
 | a delivery was given up | `attune.dlx` (the bus does this itself) |
 
 | It has … | Queue |

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from attune.api import problems
 from attune.api.endpoints import Endpoint
 from attune.base.crash_points import POINTS
-from attune.bus.messages import Message
+from attune.bus.messages import Message, NotificationType
 from attune.bus.topology import TOPOLOGY
 from attune.cli.root import app
 from attune.cli.talk import Exit
@@ -178,6 +178,12 @@ def test_every_command_that_a_page_types_exists(page: Path) -> None:
         words = tuple(typed.split())
         is_command = any(words[:length] in known for length in range(1, len(words) + 1))
         assert is_command or words in groups, f"{page.name} types: attune {typed}"
+
+
+@pytest.mark.parametrize("kind", NotificationType)
+def test_every_notification_is_on_the_page_on_live_views(kind: NotificationType) -> None:
+    rows = [line for line in (ROOT / "docs" / "live.md").read_text().splitlines() if f"`{kind}`" in line]
+    assert any(f"| `{kind.entity}` |" in line for line in rows)
 
 
 def test_the_register_of_traps_is_what_the_tests_carry() -> None:

@@ -122,7 +122,7 @@ REGISTER: dict[int, Trap] = {
         "LISTEN was used in a way that heard nothing.",
         "There is no LISTEN: who commits hands over in memory, and the row is the truth (`bus/transaction.py`).",
     ),
-    87: Trap("Notifications lacked their type, and the browser dropped them.", "Not there yet: notifications."),
+    87: Trap("Notifications lacked their type, and the browser dropped them."),
     88: Trap("A runtime had several names, and no worker was found."),
     89: Trap("The schema was part of some statements and not of others."),
     90: Trap("Rows of artifacts were removed, and their files were not.", _NO_ARTIFACTS),

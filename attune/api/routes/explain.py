@@ -1,4 +1,4 @@
-"""Why a rule fired or did not, over a time."""
+"""Why rules fired or did not: one over a time, and all that some events were for."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from attune.api.answers import one
 from attune.api.endpoints import Call, Endpoint, Permission
-from attune.api.paging import Query
+from attune.api.paging import Ids, Query, ids_of
 from attune.api.spans import Span, length
 from attune.base.clock import Clock
 from attune.base.errors import NotFound
@@ -18,6 +18,7 @@ from attune.catalog.definitions import Definitions
 from attune.catalog.model import Rule
 from attune.database.pool import Database, Row
 from attune.rules.history import COUNTED, EVALUATED, History, history
+from attune.rules.verdicts import verdicts
 from attune.sources.timers import queries as timers
 
 _SKIPS = 100
@@ -26,6 +27,11 @@ _SKIPS = 100
 class SinceQuery(Query):
     since: Span = "24h"
     """How far back."""
+
+
+class VerdictsQuery(Query):
+    event: Ids = ""
+    """Of events."""
 
 
 class ExplainRoutes:
@@ -47,7 +53,15 @@ class ExplainRoutes:
                 self.rule,
                 "How often it fired, and why not the other times, `since` (30m, 24h, 7d) until now",
                 query=SinceQuery,
-            )
+            ),
+            Endpoint(
+                "GET",
+                "/api/v1/verdicts",
+                Permission("events", "read", anonymous=True),
+                self.verdicts,
+                "What rules made of up to a hundred events, `event=1,2,3`, briefly",
+                query=VerdictsQuery,
+            ),
         ]
 
     async def rule(self, call: Call[SinceQuery, None]) -> Response:
@@ -61,6 +75,17 @@ class ExplainRoutes:
             skips = [] if timer is None else await timers.skips(connection, rule.id, _SKIPS)
         skipped = [dict(skip) for skip in skips if skip["created"] >= since]
         return one(_view(found, skipped) | {"next_fire_at": timer and timer.next_fire_at, "notes": self._notes(found)})
+
+    async def verdicts(self, call: Call[VerdictsQuery, None]) -> Response:
+        async with self._database.acquire() as connection:
+            found = await verdicts(connection, ids_of(call.query.event))
+        return one(
+            {
+                "verdicts": [
+                    {"event": event, "rules": [asdict(brief) for brief in found[event]]} for event in sorted(found)
+                ]
+            }
+        )
 
     def _notes(self, found: History) -> list[str]:
         rule = found.rule

@@ -8,10 +8,12 @@ order. There is a row only while somebody has the turn.
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from attune.base.errors import Problem
+from attune.base.states import ExecutionStatus
 from attune.bus.messages import Cause, ExecutionRequested
 from attune.bus.transaction import Transaction
 from attune.catalog.model import Overlap, Rule
 from attune.catalog.queries import RuleSpec
+from attune.executions import notices
 from attune.executions import queries as executions
 from attune.executions.turns import queries
 
@@ -100,6 +102,7 @@ async def _next(transaction: Transaction, rule: int, source: str) -> int | None:
     while (execution := await queries.take_waiting(transaction.connection, rule)) is not None:
         row = await executions.release(transaction.connection, execution, transaction.now)
         if row is not None:
+            notices.executions_changed(transaction, [row], ExecutionStatus.REQUESTED)
             transaction.publish(
                 ExecutionRequested(
                     execution_id=execution,
