@@ -15,6 +15,7 @@ import asyncpg
 from attune.bus import queries as bus
 from attune.database.ids import uuid7
 from attune.events import queries as events
+from attune.executions import enforcement_queries as enforcements
 from attune.executions import queries as executions
 from attune.rules import queries as rules
 
@@ -127,7 +128,7 @@ class _Batch:
             await self._claim(0)
             await self._connection.fetch(events.READ_WITH_VERSION, event_ids)
             rows = await self._connection.fetch(
-                executions.INSERT_ENFORCEMENTS,
+                enforcements.INSERT_ENFORCEMENTS,
                 self._now,
                 _same(one.rule),
                 _same(one.rule_ref),
@@ -146,7 +147,7 @@ class _Batch:
         one = self._subjects
         async with self._connection.transaction():
             await self._claim(1)
-            await self._connection.fetch(executions.READ_ENFORCEMENTS, enforcement_ids)
+            await self._connection.fetch(enforcements.READ_ENFORCEMENTS, enforcement_ids)
             rows = await self._connection.fetch(
                 executions.INSERT_EXECUTIONS,
                 self._now,
@@ -161,7 +162,7 @@ class _Batch:
                 _same(2),
             )
             await self._connection.execute(
-                executions.RESOLVE_ENFORCEMENTS, enforcement_ids, "processed", None, self._now, False
+                enforcements.RESOLVE_ENFORCEMENTS, enforcement_ids, "processed", None, self._now, False
             )
             await self._settle_and_publish(1)
         return [row["id"] for row in rows]

@@ -30,6 +30,7 @@ from attune.database.ids import uuid7
 from attune.database.pool import Connection
 from attune.events import queries as events
 from attune.events.model import NewEvent
+from attune.executions import enforcement_queries as enforcements
 from attune.executions import queries as executions
 from attune.executions.model import Finished, NewEnforcement, NewExecution
 from attune.executions.queries import Tenure
@@ -145,13 +146,15 @@ class _Bench:
             NewEnforcement(rule.id, rule.ref, trigger.ref, event, "{}", cause)
             for event, cause in zip(ids, causes, strict=True)
         ]
-        made = await executions.insert_enforcements(connection, wanted, at)
+        made = await enforcements.insert_enforcements(connection, wanted, at)
         asked = [
             NewExecution(action.id, action.ref, "{}", made[event, rule.id], None, cause)
             for event, cause in zip(ids, causes, strict=True)
         ]
         ran = list((await executions.insert_executions(connection, asked, at)).values())
-        await executions.resolve_enforcements(connection, EnforcementStatus.PROCESSED, dict.fromkeys(made.values()), at)
+        await enforcements.resolve_enforcements(
+            connection, EnforcementStatus.PROCESSED, dict.fromkeys(made.values()), at
+        )
         await executions.dispatch(connection, ran, worker, at)
         await executions.start(connection, ran, [_TIMEOUT] * _BATCH, Tenure(worker, uuid7(), 0.0), at)
         ends = [Finished(one, action.ref, None, Step.COMPLETE, _RESULT, causes[0]) for one in ran]

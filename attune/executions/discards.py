@@ -13,7 +13,7 @@ from attune.bus.messages import (
 )
 from attune.bus.transaction import Transaction
 from attune.database.pool import Connection
-from attune.executions import endings, queries
+from attune.executions import endings, enforcement_queries, queries
 from attune.executions.model import Finished
 from attune.executions.states import Step
 from attune.executions.turns.turns import pass_on
@@ -26,7 +26,7 @@ async def fail_enforcement(transaction: Transaction, delivery: Delivery[Enforcem
     enforcement = delivery.message.enforcement_id
     decision = (enforcement, EnforcementStatus.FAILED, _reason(letter))
     await endings.resolve(transaction, [decision])
-    row = await queries.enforcement_row(transaction.connection, enforcement)
+    row = await enforcement_queries.enforcement_row(transaction.connection, enforcement)
     return _state("enforcement", enforcement, None if row is None else row["status"])
 
 

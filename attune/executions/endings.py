@@ -7,7 +7,7 @@ from attune.base.states import EnforcementStatus
 from attune.bus.messages import Entity, ExecutionCompleted
 from attune.bus.transaction import Transaction
 from attune.database.arrays import grouped
-from attune.executions import notices, queries
+from attune.executions import enforcement_queries, notices, queries
 from attune.executions.model import Finished
 from attune.executions.states import Step, target
 
@@ -41,7 +41,7 @@ async def resolve(transaction: Transaction, decisions: Sequence[tuple[int, Enfor
     """Close enforcements that are not closed: id, status and the reason for it."""
     for status, group in grouped(decisions, _decision).items():
         reasons = {enforcement: reason for enforcement, _, reason in group}
-        rows = await queries.resolve_enforcements(
+        rows = await enforcement_queries.resolve_enforcements(
             transaction.connection, status, reasons, transaction.now, watched=transaction.shows(Entity.ENFORCEMENT)
         )
         notices.enforcements_resolved(transaction, rows, status)

@@ -9,6 +9,34 @@ from attune.database.pool import Row
 from attune.executions.model import NewEnforcement
 
 
+def columns_if(flag: str, values: dict[str, str]) -> str:
+    """Columns for live views, which are null unless `flag` is true: then they cost next to nothing."""
+    return ", ".join(f"CASE WHEN {flag} THEN {value} END AS {name}" for name, value in values.items())
+
+
+def execution_columns(flag: str) -> str:
+    """What live views show of executions `e` that a statement changes. A subquery sees the row as it was before."""
+    return columns_if(
+        flag,
+        {
+            "action": "e.action",
+            "action_ref": "e.action_ref",
+            "enforcement": "e.enforcement",
+            "parent": "e.parent",
+            "created": "e.created",
+            "started_at": "e.started_at",
+            "finished_at": "e.finished_at",
+            "error": "left(e.result ->> 'error', 300)",
+            "rule_ref": "(SELECT rule_ref FROM attune.enforcement WHERE id = e.enforcement)",
+            "trigger_ref": "(SELECT trigger_ref FROM attune.enforcement WHERE id = e.enforcement)",
+            "old_status": "(SELECT status FROM attune.execution WHERE id = e.id)",
+        },
+    )
+
+
+ENFORCEMENT_COLUMNS = {name: f"n.{name}" for name in ("rule", "rule_ref", "trigger_ref", "event", "created")}
+
+
 def enforcement_created(transaction: Transaction, enforcement_id: int, new: NewEnforcement) -> None:
     """Show a new enforcement."""
     if transaction.shows(Entity.ENFORCEMENT):

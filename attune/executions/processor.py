@@ -10,7 +10,7 @@ from attune.bus.outcomes import DONE, Outcome, Reject
 from attune.bus.transaction import Transaction
 from attune.catalog.definitions import Definitions
 from attune.catalog.model import Action
-from attune.executions import endings, notices, queries
+from attune.executions import endings, enforcement_queries, notices, queries
 from attune.executions.model import Enforcement, NewExecution
 from attune.executions.turns.turns import Admission
 from attune.telemetry.stages import Stages
@@ -28,7 +28,7 @@ class EnforcementProcessor:
     async def handle(
         self, transaction: Transaction, batch: Sequence[Delivery[EnforcementCreated]]
     ) -> Sequence[Outcome]:
-        found, version = await queries.enforcements_with_version(
+        found, version = await enforcement_queries.enforcements_with_version(
             transaction.connection, [delivery.message.enforcement_id for delivery in batch]
         )
         await self._definitions.follow(transaction.connection, version)

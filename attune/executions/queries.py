@@ -1,85 +1,28 @@
-"""The statements on `attune.enforcement`, `attune.execution`, `attune.execution_open`, `attune.streak` and
+"""The statements that make executions and move them on: on `attune.execution`, `attune.execution_open` and
 `attune.worker`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 from uuid import UUID
 
 from attune.base.json import loads
-from attune.base.states import TERMINAL, EnforcementStatus, ExecutionStatus
+from attune.base.states import TERMINAL, ExecutionStatus
 from attune.base.traces import Parent
 from attune.bus.messages import Cause
 from attune.database.arrays import nullable
-from attune.database.paging import Page, Where, Window, fetch_page
-from attune.database.pool import Connection, Row, affected
+from attune.database.pool import Connection, Row
 from attune.executions.model import (
-    Enforcement,
     Execution,
     Finished,
-    NewEnforcement,
     NewExecution,
     Origin,
     Provenance,
     Requested,
 )
+from attune.executions.notices import execution_columns
 from attune.executions.states import Step, sources, target
-
-
-def _if_watched(flag: str, values: dict[str, str]) -> str:
-    """Columns for live views, which are null unless `flag` is true: then they cost next to nothing."""
-    return ", ".join(f"CASE WHEN {flag} THEN {value} END AS {name}" for name, value in values.items())
-
-
-def _shown(flag: str) -> str:
-    """What live views show of executions `e` that a statement changes. A subquery sees the row as it was before."""
-    return _if_watched(
-        flag,
-        {
-            "action": "e.action",
-            "action_ref": "e.action_ref",
-            "enforcement": "e.enforcement",
-            "parent": "e.parent",
-            "created": "e.created",
-            "started_at": "e.started_at",
-            "finished_at": "e.finished_at",
-            "error": "left(e.result ->> 'error', 300)",
-            "rule_ref": "(SELECT rule_ref FROM attune.enforcement WHERE id = e.enforcement)",
-            "trigger_ref": "(SELECT trigger_ref FROM attune.enforcement WHERE id = e.enforcement)",
-            "old_status": "(SELECT status FROM attune.execution WHERE id = e.id)",
-        },
-    )
-
-
-INSERT_ENFORCEMENTS = """
-    INSERT INTO attune.enforcement (rule, rule_ref, trigger_ref, event, config, status, correlation_id, causation_id,
-    depth,
-                                    created)
-    SELECT rule, rule_ref, trigger_ref, event, config::jsonb, 'created', correlation_id, causation_id, depth, $1
-      FROM unnest($2::bigint[], $3::text[], $4::text[], $5::bigint[], $6::text[], $7::uuid[], $8::uuid[], $9::int[])
-        AS new (rule, rule_ref, trigger_ref, event, config, correlation_id, causation_id, depth)
-        ON CONFLICT (event, rule) DO NOTHING
-    RETURNING id, event, rule
-"""
-
-READ_ENFORCEMENTS = """
-    SELECT id, rule, rule_ref, event, status, config, (SELECT version FROM attune.definition_version) AS
-    definition_version
-      FROM attune.enforcement
-     WHERE id = ANY($1::bigint[])
-"""
-
-# `ANY` beside the join: by that alone the planner would rather read a table of some thousand rows from end to end.
-_ENFORCEMENT_SHOWN = {name: f"n.{name}" for name in ("rule", "rule_ref", "trigger_ref", "event", "created")}
-
-RESOLVE_ENFORCEMENTS = f"""
-    UPDATE attune.enforcement AS n
-       SET status = $2, reason = new.reason, resolved_at = $4
-      FROM unnest($1::bigint[], $3::text[]) AS new (id, reason)
-     WHERE n.id = ANY($1::bigint[]) AND n.id = new.id AND n.status = 'created'
-    RETURNING n.id, {_if_watched("$5::bool", _ENFORCEMENT_SHOWN)}
-"""
 
 # The execution of an enforcement and its entry among the open ones, in one round trip.
 INSERT_EXECUTIONS = """
@@ -109,7 +52,7 @@ DISPATCH = f"""
     UPDATE attune.execution AS e
        SET status = 'scheduled', worker = $2, updated = $3
      WHERE id = ANY($1::bigint[]) AND status = ANY($4::text[])
-    RETURNING id, {_shown("$5::bool")}
+    RETURNING id, {execution_columns("$5::bool")}
 """
 
 # Who runs it, when it has to have ended, and until when nobody else may say that it did.
@@ -121,7 +64,7 @@ START = f"""
       FROM unnest($1::bigint[], $5::float8[]) AS new (id, seconds)
      WHERE e.id = ANY($1::bigint[]) AND e.id = new.id AND e.status = 'scheduled' AND e.worker = $3
     RETURNING e.id, e.config, (SELECT version FROM attune.definition_version) AS definition_version,
-              {_shown("$7::bool")}
+              {execution_columns("$7::bool")}
 """
 
 ASK = f"""
@@ -129,7 +72,7 @@ ASK = f"""
        SET status = 'running', started_at = $2, updated = $2, deadline = new.deadline
       FROM unnest($1::bigint[], $3::timestamptz[]) AS new (id, deadline)
      WHERE e.id = ANY($1::bigint[]) AND e.id = new.id AND e.status = ANY($4::text[])
-    RETURNING e.id, {_shown("$5::bool")}
+    RETURNING e.id, {execution_columns("$5::bool")}
 """
 
 FINISH = f"""
@@ -138,7 +81,7 @@ FINISH = f"""
            SET status = $1, result = new.result::jsonb, finished_at = $2, updated = $2
           FROM unnest($3::bigint[], $4::text[]) AS new (id, result)
          WHERE e.id = ANY($3::bigint[]) AND e.id = new.id AND e.status = ANY($5::text[])
-        RETURNING e.id, {_shown("$6::bool")}
+        RETURNING e.id, {execution_columns("$6::bool")}
     ), closed AS (
         DELETE FROM attune.execution_open WHERE execution IN (SELECT id FROM done)
     )
@@ -196,61 +139,13 @@ COLUMNS = """
     e.correlation_id, e.causation_id, e.depth, e.created, e.started_at, e.finished_at, e.updated
 """
 
+WITH_ENFORCEMENT = "attune.execution e LEFT JOIN attune.enforcement n ON n.id = e.enforcement"
 _OLDEST = 20_000
 """What has been open for so long that its lease may be over is among these."""
 
 _DISPATCHABLE = sorted(sources(Step.DISPATCH))
+
 _ASKABLE = sorted(sources(Step.ASK))
-
-
-async def insert_enforcements(
-    connection: Connection, new: Sequence[NewEnforcement], now: datetime
-) -> dict[tuple[int, int], int]:
-    """Create enforcements; ids by (event, rule) of those that did not exist."""
-    rows = await connection.fetch(
-        INSERT_ENFORCEMENTS,
-        now,
-        [one.rule for one in new],
-        [one.rule_ref for one in new],
-        [one.trigger_ref for one in new],
-        [one.event for one in new],
-        [one.config for one in new],
-        [one.cause.correlation_id for one in new],
-        nullable([one.cause.causation_id for one in new]),
-        [one.cause.depth for one in new],
-    )
-    return {(row["event"], row["rule"]): row["id"] for row in rows}
-
-
-async def enforcements_with_version(connection: Connection, ids: Sequence[int]) -> tuple[dict[int, Enforcement], int]:
-    """Enforcements by id, and the version of the definitions at the moment of reading (-1 without enforcements)."""
-    rows = await connection.fetch(READ_ENFORCEMENTS, ids)
-    found = {
-        row["id"]: Enforcement(
-            row["id"],
-            row["rule"],
-            row["rule_ref"],
-            row["event"],
-            EnforcementStatus(row["status"]),
-            row["config"],
-        )
-        for row in rows
-    }
-    return found, rows[0]["definition_version"] if rows else -1
-
-
-async def resolve_enforcements(
-    connection: Connection,
-    status: EnforcementStatus,
-    reasons: Mapping[int, str | None],
-    now: datetime,
-    *,
-    watched: bool = False,
-) -> Sequence[Row]:
-    """Close enforcements, by id, for a reason each: the id, and if `watched` what live views show, of those that were
-    not closed."""
-    given = nullable(list(reasons.values()))
-    return await connection.fetch(RESOLVE_ENFORCEMENTS, list(reasons), status.value, given, now, watched)
 
 
 async def insert_executions(connection: Connection, new: Sequence[NewExecution], now: datetime) -> dict[int, int]:
@@ -360,7 +255,7 @@ async def ask_to_stop(connection: Connection, execution_id: int, now: datetime) 
     return await connection.fetch(
         f"""
         UPDATE attune.execution AS e SET status = 'canceling', updated = $2 WHERE id = $1 AND status = 'running'
-        RETURNING id, {_shown("true")}
+        RETURNING id, {execution_columns("true")}
         """,
         execution_id,
         now,
@@ -390,7 +285,7 @@ async def release(connection: Connection, execution_id: int, now: datetime) -> R
            SET status = $2, updated = $3
           FROM attune.enforcement n
          WHERE e.id = $1 AND e.status = ANY($4::text[]) AND n.id = e.enforcement
-        RETURNING e.id, n.event, e.correlation_id, e.causation_id, e.depth, {_shown("true")}
+        RETURNING e.id, n.event, e.correlation_id, e.causation_id, e.depth, {execution_columns("true")}
         """,
         execution_id,
         target(Step.RELEASE).value,
@@ -531,74 +426,6 @@ async def endings(connection: Connection, ids: Sequence[int]) -> Sequence[Row]:
     return await connection.fetch(READ_ENDINGS, ids)
 
 
-Ref: TypeAlias = tuple[str, str]
-"""`rule` or `action`, and which."""
-
-
-class Failures(NamedTuple):
-    """How often in a row a rule or an action has failed, since when, and in which execution the last time."""
-
-    kind: str
-    ref: str
-    failures: int
-    first: datetime
-    last: datetime
-    execution: int
-
-
-async def open_streaks(connection: Connection) -> set[Ref]:
-    """The rules and the actions that have failed, and have not completed since."""
-    return {(row["kind"], row["ref"]) for row in await connection.fetch("SELECT kind, ref FROM attune.streak")}
-
-
-# Scalar subqueries: a join would be free to read the whole table.
-STREAK_FACTS = """
-    SELECT id, finished_at, (SELECT rule_ref FROM attune.enforcement WHERE id = e.enforcement) AS rule_ref,
-           (SELECT true FROM attune.alert WHERE correlation_id = e.correlation_id) IS NOT NULL AS is_of_alert
-      FROM attune.execution AS e
-     WHERE id = ANY($1::bigint[])
-"""
-
-
-async def streak_facts(connection: Connection, ids: Sequence[int]) -> dict[int, Row]:
-    """What streaks need of executions that have ended, by id: id, finished_at, rule_ref, is_of_alert (an alert has
-    caused it)."""
-    return {row["id"]: row for row in await connection.fetch(STREAK_FACTS, ids)}
-
-
-async def end_streaks(connection: Connection, refs: Sequence[Ref]) -> None:
-    """Forget how often rules and actions have failed."""
-    await connection.execute(
-        "DELETE FROM attune.streak WHERE (kind, ref) IN (SELECT * FROM unnest($1::text[], $2::text[]))",
-        [kind for kind, _ in refs],
-        [ref for _, ref in refs],
-    )
-
-
-async def grow_streaks(connection: Connection, failures: Sequence[Failures]) -> None:
-    """Note that rules and actions have failed, each named once."""
-    await connection.execute(
-        """
-        INSERT INTO attune.streak AS s (kind, ref, failures, first, last, execution)
-        SELECT * FROM unnest($1::text[], $2::text[], $3::int[], $4::timestamptz[], $5::timestamptz[], $6::bigint[])
-            ON CONFLICT (kind, ref) DO UPDATE
-           SET failures = s.failures + excluded.failures, last = excluded.last, execution = excluded.execution
-        """,
-        *zip(*failures, strict=True),
-    )
-
-
-async def forget_streaks(connection: Connection) -> None:
-    """Forget the streaks of rules and actions that are not there any more."""
-    await connection.execute(
-        """
-        DELETE FROM attune.streak
-         WHERE (kind = 'rule' AND ref NOT IN (SELECT ref FROM attune.rule))
-            OR (kind = 'action' AND ref NOT IN (SELECT ref FROM attune.action))
-        """
-    )
-
-
 class NewRetry(NamedTuple):
     """The next attempt of an execution, after so many seconds."""
 
@@ -657,7 +484,7 @@ async def ancestors(connection: Connection, execution: int, most: int) -> set[in
 async def provenance(connection: Connection, ids: Sequence[int]) -> dict[int, Provenance]:
     """Where executions come from, by id."""
     rows = await connection.fetch(
-        f"SELECT e.id, n.event, n.rule_ref, n.trigger_ref FROM {_WITH_ENFORCEMENT} WHERE e.id = ANY($1::bigint[])", ids
+        f"SELECT e.id, n.event, n.rule_ref, n.trigger_ref FROM {WITH_ENFORCEMENT} WHERE e.id = ANY($1::bigint[])", ids
     )
     return {row["id"]: Provenance(row["event"], row["rule_ref"], row["trigger_ref"]) for row in rows}
 
@@ -723,183 +550,9 @@ def execution_of(row: Row) -> Execution:
     )
 
 
-_SUMMARY = """
-    e.id, e.action_ref, e.status, e.parent, e.enforcement, n.rule_ref, n.trigger_ref, n.event, e.original_execution,
-    e.retry_count, e.retry_reason, e.not_before, turn.execution AS turn_of, e.worker, e.correlation_id, e.created,
-    e.started_at, e.finished_at, e.updated
-"""
-_WITH_ENFORCEMENT = "attune.execution e LEFT JOIN attune.enforcement n ON n.id = e.enforcement"
-_WITH_TURN = f"{_WITH_ENFORCEMENT} LEFT JOIN attune.rule_turn turn ON turn.rule = n.rule"
-
-
-async def executions_page(connection: Connection, where: Where, window: Window) -> Page:
-    """A page of executions, the newest first. Conditions are on `e` and its enforcement `n`."""
-    return await fetch_page(connection, _SUMMARY, _WITH_TURN, where, window, cursor="e.id", descending=True)
-
-
-async def execution_row(connection: Connection, execution_id: int) -> Row | None:
-    """Everything about one execution, the rule, trigger and event that it comes from, who has the turn of the rule
-    (turn_of), and its newest other attempt (retried_as), if that came later."""
-    return await connection.fetchrow(
-        f"""
-        SELECT {COLUMNS}, n.rule_ref, n.trigger_ref, turn.execution AS turn_of,
-               (SELECT max(r.id) FROM attune.execution r
-                 WHERE r.original_execution = CASE WHEN e.retry_count > 0 THEN e.original_execution ELSE e.id END
-                   AND r.retry_count > e.retry_count) AS retried_as
-          FROM {_WITH_TURN}
-         WHERE e.id = $1
-        """,
-        execution_id,
-    )
-
-
-async def running(connection: Connection, limit: int) -> Sequence[Row]:
-    """What runs longest in a worker: id, action_ref, rule_ref, status, started_at."""
-    return await connection.fetch(
-        f"""
-        SELECT e.id, e.action_ref, n.rule_ref, e.status, e.started_at
-          FROM attune.execution_open o JOIN {_WITH_ENFORCEMENT} ON e.id = o.execution
-         WHERE e.status IN ('running', 'canceling') AND e.worker IS NOT NULL
-         ORDER BY e.started_at, e.id
-         LIMIT $1
-        """,
-        limit,
-    )
-
-
-FAILING = """
-    WITH bad AS (
-        SELECT action_ref, rule_ref, count(*) AS count, max(execution) AS execution, max(failed) AS enforcement,
-               max(at) AS newest
-          FROM (SELECT e.action_ref, n.rule_ref, e.id AS execution, NULL::bigint AS failed, e.finished_at AS at
-                  FROM (SELECT * FROM attune.execution ORDER BY id DESC LIMIT $2) AS e
-                  LEFT JOIN attune.enforcement n ON n.id = e.enforcement
-                 WHERE e.status IN ('failed', 'timeout', 'abandoned') AND e.finished_at >= $1
-                 UNION ALL
-                SELECT NULL, rule_ref, NULL, id, resolved_at
-                  FROM (SELECT * FROM attune.enforcement ORDER BY id DESC LIMIT $2) AS n
-                 WHERE status = 'failed' AND resolved_at >= $1) AS one
-         GROUP BY action_ref, rule_ref
-         ORDER BY count(*) DESC, max(at) DESC
-         LIMIT $3
-    )
-    SELECT bad.*, left(coalesce(e.result ->> 'error', n.reason), 300) AS error
-      FROM bad
-      LEFT JOIN attune.execution e ON e.id = bad.execution
-      LEFT JOIN attune.enforcement n ON n.id = bad.enforcement
-     ORDER BY bad.count DESC, bad.newest DESC
-"""
-
-
-async def failing(connection: Connection, since: datetime, among: int, limit: int) -> Sequence[Row]:
-    """Actions and rules that failed since a moment, among so many of the newest executions and enforcements, the most
-    frequent first: action_ref (None: the rule's parameters could not be filled in), rule_ref, count, execution and
-    enforcement (the newest of them), newest, error."""
-    return await connection.fetch(FAILING, since, among, limit)
-
-
-_ENFORCEMENT_SUMMARY = """
-    n.id, n.rule, n.rule_ref, n.trigger_ref, n.event, n.status, n.reason, n.correlation_id, n.created,
-    n.resolved_at
-"""
-
-
-async def enforcements_page(connection: Connection, where: Where, window: Window) -> Page:
-    """A page of enforcements `n`, the newest first."""
-    return await fetch_page(
-        connection, _ENFORCEMENT_SUMMARY, "attune.enforcement n", where, window, cursor="n.id", descending=True
-    )
-
-
-async def enforcement_row(connection: Connection, enforcement_id: int) -> Row | None:
-    """Everything about one enforcement, the payload of its event, its execution, and the version of its rule."""
-    return await connection.fetchrow(
-        f"""
-        SELECT {_ENFORCEMENT_SUMMARY}, n.config, v.payload, m.definition_version, e.id AS execution, e.action_ref
-          FROM attune.enforcement n
-          LEFT JOIN attune.event v ON v.id = n.event
-          LEFT JOIN attune.event_match m ON m.event = n.event
-          LEFT JOIN attune.execution e
-            ON e.enforcement = n.id AND e.parent IS NULL AND e.original_execution IS NULL
-         WHERE n.id = $1
-        """,
-        enforcement_id,
-    )
-
-
-# Scalar subqueries, here and below: a join, or an EXISTS, would be free to read the whole table.
-OPEN_CHAINS = """
-    SELECT DISTINCT correlation_id
-      FROM (SELECT (SELECT correlation_id FROM attune.execution WHERE id = execution) AS correlation_id
-              FROM attune.execution_open) AS unfinished
-     WHERE correlation_id = ANY($1::uuid[])
-"""
-
-
-async def open_chains(connection: Connection, chains: Sequence[UUID]) -> set[UUID]:
-    """Those of some chains of which an execution has not ended."""
-    return {row["correlation_id"] for row in await connection.fetch(OPEN_CHAINS, chains)}
-
-
-OLDEST_EXECUTIONS = """
-    SELECT e.id, e.correlation_id, e.created, 1 AS rows,
-           e.finished_at IS NULL OR e.finished_at >= $2
-           OR (e.is_first AND coalesce((SELECT true FROM attune.enforcement WHERE id = e.enforcement), false))
-           AS is_needed
-      FROM (SELECT id, correlation_id, created, finished_at, enforcement,
-                   parent IS NULL AND original_execution IS NULL AS is_first
-              FROM attune.execution
-             WHERE id > $1
-             ORDER BY id
-             LIMIT $3) AS e
-     ORDER BY e.id
-"""
-
-
-async def oldest_executions(connection: Connection, after: int, before: datetime, limit: int) -> Sequence[Row]:
-    """The first executions after an id: id, correlation_id, created, rows, is_needed (it has not ended before that
-    moment, or is what became of an enforcement that is still there)."""
-    return await connection.fetch(OLDEST_EXECUTIONS, after, before, limit)
-
-
-async def delete_executions(connection: Connection, ids: Sequence[int]) -> int:
-    """Forget executions that have ended; how many there were."""
-    return affected(await connection.execute("DELETE FROM attune.execution WHERE id = ANY($1::bigint[])", ids))
-
-
-DELETE_ENFORCEMENTS = "DELETE FROM attune.enforcement WHERE event = ANY($1::bigint[]) RETURNING id"
-
-DELETE_FIRST_EXECUTIONS = """
-    DELETE FROM attune.execution
-     WHERE enforcement = ANY($1::bigint[]) AND parent IS NULL AND original_execution IS NULL
-    RETURNING id
-"""
-
-
-async def delete_of_events(connection: Connection, events: Sequence[int]) -> tuple[int, list[int]]:
-    """Forget what became of events: how many enforcements that were, and the ids of their executions."""
-    enforcements = [row["id"] for row in await connection.fetch(DELETE_ENFORCEMENTS, events)]
-    rows = await connection.fetch(DELETE_FIRST_EXECUTIONS, enforcements)
-    return len(enforcements), [row["id"] for row in rows]
-
-
-async def not_resolved(connection: Connection, ids: Sequence[int]) -> set[int]:
-    """Those of some enforcements of which nothing has become so far."""
-    rows = await connection.fetch(
-        "SELECT id FROM attune.enforcement WHERE id = ANY($1::bigint[]) AND status = 'created'", ids
-    )
-    return {row["id"] for row in rows}
-
-
 async def not_ended(connection: Connection, ids: Sequence[int]) -> set[int]:
     """Those of some executions that have not ended."""
     rows = await connection.fetch(
         "SELECT execution FROM attune.execution_open WHERE execution = ANY($1::bigint[])", ids
     )
     return {row["execution"] for row in rows}
-
-
-async def existing(connection: Connection, ids: Sequence[int]) -> set[int]:
-    """Those of some executions that there are."""
-    rows = await connection.fetch("SELECT id FROM attune.execution WHERE id = ANY($1::bigint[])", ids)
-    return {row["id"] for row in rows}

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from attune.base.states import ExecutionStatus
 from attune.bus.transaction import Transaction
 from attune.database.pool import Row
-from attune.executions import queries
-from attune.executions.queries import Failures, Ref
+from attune.executions import streak_queries
 from attune.executions.retries import RETRYABLE
+from attune.executions.streak_queries import Failures, Ref
 
 _COUNTED = RETRYABLE | {ExecutionStatus.COMPLETED}
 """Whoever cancels something does not say whether it works."""
@@ -36,11 +36,11 @@ class Streaks:
     async def count(self, transaction: Transaction, ended: Sequence[Row]) -> None:
         """Count executions that have ended and are not tried again, in their order."""
         if self._open is None:
-            self._open = await queries.open_streaks(transaction.connection)
+            self._open = await streak_queries.open_streaks(transaction.connection)
         concerned = _concerned(ended, self._open)
         if not concerned:
             return
-        facts = await queries.streak_facts(transaction.connection, [row["id"] for row in concerned])
+        facts = await streak_queries.streak_facts(transaction.connection, [row["id"] for row in concerned])
         await self._write(transaction, _runs(concerned, facts, self._open), self._open)
 
     async def _write(self, transaction: Transaction, runs: Mapping[Ref, _Run], known: set[Ref]) -> None:
@@ -48,10 +48,12 @@ class Streaks:
         grown = sorted(ref for ref, run in runs.items() if run.failed)
         known.update(grown)
         if over:
-            await queries.end_streaks(transaction.connection, over)
+            await streak_queries.end_streaks(transaction.connection, over)
             transaction.after_commit(lambda: known.difference_update(set(over) - set(grown)))
         if grown:
-            await queries.grow_streaks(transaction.connection, [_failures(ref, runs[ref].failed) for ref in grown])
+            await streak_queries.grow_streaks(
+                transaction.connection, [_failures(ref, runs[ref].failed) for ref in grown]
+            )
 
 
 def _concerned(ended: Sequence[Row], known: set[Ref]) -> list[Row]:

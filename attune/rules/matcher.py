@@ -24,8 +24,7 @@ from attune.catalog.queries import RuleSpec
 from attune.database.pool import Connection
 from attune.events import queries as events
 from attune.events.model import Event
-from attune.executions import endings, notices
-from attune.executions import queries as executions
+from attune.executions import endings, enforcement_queries, notices
 from attune.executions.model import NewEnforcement
 from attune.rules import evaluation, loops, queries
 from attune.rules.evaluation import Compiled, ParametersError, names_of
@@ -171,7 +170,7 @@ class Matcher:
         return pack.config if pack is not None else {}
 
     async def _enforce(self, transaction: Transaction, found: Sequence[_Found]) -> None:
-        ids = await executions.insert_enforcements(
+        ids = await enforcement_queries.insert_enforcements(
             transaction.connection, [one.enforcement for one in found], transaction.now
         )
         failures: list[tuple[int, EnforcementStatus, str | None]] = []

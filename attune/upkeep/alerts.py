@@ -26,7 +26,7 @@ from attune.database.ids import uuid7
 from attune.database.pool import Connection, DatabaseUnavailable, Row
 from attune.events.ingest import Ingest
 from attune.events.model import ALERT, NewEvent
-from attune.executions import queries as executions
+from attune.executions import streak_queries
 from attune.rules import queries as rules
 from attune.settings import Alerts as Limits
 from attune.upkeep import queries
@@ -168,7 +168,7 @@ class Alerts:
         async with self._bus.transaction() as transaction:
             before = transaction.now - timedelta(seconds=self._limits.cooldown)
             await queries.forget_alerts(transaction.connection, before)
-            await executions.forget_streaks(transaction.connection)
+            await streak_queries.forget_streaks(transaction.connection)
         self._forgot_at = now
 
 

@@ -15,6 +15,7 @@ from uuid import UUID
 from attune.bus import queries as bus
 from attune.database.pool import Connection, Row
 from attune.events import queries as events
+from attune.executions import enforcement_queries, removal_queries
 from attune.executions import queries as executions
 from attune.people import queries as people
 from attune.people.model import InquiryStatus
@@ -54,13 +55,13 @@ async def closed(connection: Connection, rows: Sequence[Row], before: datetime) 
 
 
 async def _open(connection: Connection, chains: Sequence[UUID]) -> set[UUID]:
-    unfinished = await bus.open_chains(connection, chains) | await executions.open_chains(connection, chains)
+    unfinished = await bus.open_chains(connection, chains) | await removal_queries.open_chains(connection, chains)
     return unfinished | await people.open_chains(connection, chains)
 
 
 async def _remove_events(connection: Connection, ids: Sequence[int]) -> Removed:
     """An event goes with all that became of it: there is never half a story."""
-    enforcements, ran = await executions.delete_of_events(connection, ids)
+    enforcements, ran = await removal_queries.delete_of_events(connection, ids)
     matches = await rules.delete_matches(connection, ids)
     happened = await events.delete(connection, ids)
     asked = await people.delete_of_executions(connection, ran)
@@ -76,7 +77,7 @@ async def _remove_events(connection: Connection, ids: Sequence[int]) -> Removed:
 
 async def _remove_executions(connection: Connection, ids: Sequence[int]) -> Removed:
     asked = await people.delete_of_executions(connection, ids)
-    return Removed(Counter(execution=await executions.delete_executions(connection, ids), inquiry=asked), ids)
+    return Removed(Counter(execution=await removal_queries.delete_executions(connection, ids), inquiry=asked), ids)
 
 
 async def _oldest_skips(connection: Connection, after: int, _: datetime, limit: int) -> Sequence[Row]:
@@ -102,7 +103,7 @@ async def _not_settled(connection: Connection, ids: Sequence[int]) -> set[int]:
 
 UNFINISHED: dict[str, Callable[[Connection, Sequence[int]], Awaitable[set[int]]]] = {
     "event": rules.not_matched,
-    "enforcement": executions.not_resolved,
+    "enforcement": enforcement_queries.not_resolved,
     "execution": executions.not_ended,
     "inquiry": _not_settled,
 }
@@ -128,7 +129,7 @@ async def _remove_dead_letters(connection: Connection, ids: Sequence[int]) -> Re
 HISTORY: tuple[Kept, ...] = (
     Kept("event", 250, rules.oldest_events, _remove_events),
     # Those that no event led to.
-    Kept("execution", 1_000, executions.oldest_executions, _remove_executions),
+    Kept("execution", 1_000, removal_queries.oldest_executions, _remove_executions),
     Kept("timer_skip", 1_000, _oldest_skips, _remove_skips),
 )
 DEAD_LETTERS = Kept("dead_letter", 1_000, _oldest_dead_letters, _remove_dead_letters)

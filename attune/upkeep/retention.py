@@ -19,7 +19,7 @@ from attune.bus.bus import Bus
 from attune.catalog import queries as catalog
 from attune.catalog.definitions import Definitions
 from attune.database.pool import DatabaseUnavailable, Row
-from attune.executions import queries as executions
+from attune.executions import removal_queries
 from attune.settings import Retention as Limits
 from attune.upkeep.kept import DEAD_LETTERS, HISTORY, TABLES, Kept, Removed, closed
 from attune.upkeep.space import measure
@@ -190,7 +190,7 @@ class Retention:
             began = self._bus.clock.monotonic()
             sizes = await anyio.to_thread.run_sync(self._logs.sizes, folder)
             async with self._bus.database.acquire() as connection:
-                known = await executions.existing(connection, list(sizes))
+                known = await removal_queries.existing(connection, list(sizes))
             old = [one for one, size in sizes.items() if one not in known and size.written_at < limit.timestamp()]
             await self._remove_logs(old)
             for execution in sizes.keys() - old:

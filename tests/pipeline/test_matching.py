@@ -14,7 +14,7 @@ from attune.catalog.model import Rule
 from attune.database.ids import uuid7
 from attune.database.pool import Database
 from attune.engine import Engine
-from attune.executions import queries as executions
+from attune.executions import enforcement_queries
 from attune.executions.model import NewEnforcement
 from tests.pipeline.shop import SHOP, matched, new_rule, new_trigger, outcome, parameters, rows, settled
 from tests.support.engines import emit, engine_on, pack, rule
@@ -297,7 +297,7 @@ async def _enforce(engine: Engine, rule: Rule) -> int:
     cause = Cause(uuid7(), None, 1)
     async with engine.bus.transaction() as transaction:
         new = NewEnforcement(rule.id, rule.ref, rule.trigger_ref, event, "{}", cause)
-        ids = await executions.insert_enforcements(transaction.connection, [new], transaction.now)
+        ids = await enforcement_queries.insert_enforcements(transaction.connection, [new], transaction.now)
         transaction.publish(
             EnforcementCreated(
                 enforcement_id=ids[event, rule.id],

@@ -15,7 +15,9 @@ from attune.database.ids import uuid7
 from attune.database.pool import Row
 from attune.events import queries as events
 from attune.events.model import NewEvent
+from attune.executions import enforcement_queries as enforcements
 from attune.executions import queries as executions
+from attune.executions import removal_queries, streak_queries
 from attune.people import queries as people
 from attune.rules import queries as rules
 from attune.sources.timers import queries as timers
@@ -93,14 +95,17 @@ _KEYS = "'{" + ",".join(f'"key {number}"' for number in range(4_000, 4_100)) + "
 # Statements of the hot path, and arguments for them.
 HOT: dict[str, tuple[str, list[str]]] = {
     "the matcher reads events": (events.READ_WITH_VERSION, [_IDS]),
-    "the processor reads enforcements": (executions.READ_ENFORCEMENTS, [_IDS]),
-    "the processor closes enforcements": (executions.RESOLVE_ENFORCEMENTS, [_IDS, "'processed'", "'{}'", _NOW, "true"]),
+    "the processor reads enforcements": (enforcements.READ_ENFORCEMENTS, [_IDS]),
+    "the processor closes enforcements": (
+        enforcements.RESOLVE_ENFORCEMENTS,
+        [_IDS, "'processed'", "'{}'", _NOW, "true"],
+    ),
     "the scheduler reads executions": (executions.READ_REQUESTED, [_IDS]),
     "the scheduler dispatches": (executions.DISPATCH, [_IDS, "1", _NOW, "'{requested,scheduling}'", "true"]),
     "the worker starts": (executions.START, [_IDS, _NOW, "1", f"'{uuid7()}'", f"'{_TIMEOUTS}'", "35", "true"]),
     "the writer ends": (executions.FINISH, ["'completed'", _NOW, _IDS, "'{}'", "'{running}'", "true"]),
     "completion reads": (executions.READ_ENDINGS, [_IDS]),
-    "completion reads what failed": (executions.STREAK_FACTS, [_IDS]),
+    "completion reads what failed": (streak_queries.STREAK_FACTS, [_IDS]),
     "dead letters of which nobody was told": (bus.TAKE_NOT_ALERTED, ["25"]),
     "what has led to an event": (rules.ANCESTORS, [_IDS, _NOW, "1000"]),
     "the history of a rule": (rules.TRIGGER_HISTORY, ["1", "'shop.sold'", "9000", "100"]),
@@ -130,13 +135,13 @@ async def test_hot_statements_find_their_rows_by_index(full: asyncpg.Connection,
 # it does not look while there is much in them.
 RETENTION: dict[str, tuple[str, list[str], set[str]]] = {
     "the oldest events": (rules.OLDEST_EVENTS, ["4000", _NOW, "250"], set()),
-    "the oldest executions": (executions.OLDEST_EXECUTIONS, ["4000", _NOW, "1000"], set()),
+    "the oldest executions": (removal_queries.OLDEST_EXECUTIONS, ["4000", _NOW, "1000"], set()),
     "chains that are open": (bus.OPEN_CHAINS, [_UUIDS], {"delivery"}),
-    "chains with an open execution": (executions.OPEN_CHAINS, [_UUIDS], {"execution_open"}),
+    "chains with an open execution": (removal_queries.OPEN_CHAINS, [_UUIDS], {"execution_open"}),
     "chains with an open question": (people.OPEN_CHAINS, [_UUIDS], set()),
     "inquiries go": (people.DELETE_OF_EXECUTIONS, [_IDS], set()),
-    "enforcements go": (executions.DELETE_ENFORCEMENTS, [_IDS], set()),
-    "executions go": (executions.DELETE_FIRST_EXECUTIONS, [_IDS], set()),
+    "enforcements go": (removal_queries.DELETE_ENFORCEMENTS, [_IDS], set()),
+    "executions go": (removal_queries.DELETE_FIRST_EXECUTIONS, [_IDS], set()),
     "dead letters": (bus.OLDEST_DEAD_LETTERS, ["0", "1000"], set()),
     "skips": (timers.OLDEST_SKIPS, ["0", "1000"], set()),
     "revisions go": (catalog.DELETE_REVISIONS, ["500", "1000"], set()),

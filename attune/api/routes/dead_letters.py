@@ -17,6 +17,7 @@ from attune.bus.dead_letters import DeadLetters, Handled, missing
 from attune.database.paging import Where
 from attune.database.pool import Connection, Row
 from attune.events import queries as events
+from attune.executions import enforcement_queries
 from attune.executions import queries as executions
 from attune.rules import queries as rules
 
@@ -171,7 +172,7 @@ async def _state(connection: Connection, subject: str | None) -> str | None:
                 return None
             return "waiting" if await rules.seen_by_matcher(connection, int(number)) is None else "matched"
         case "enforcement":
-            row = await executions.enforcement_row(connection, int(number))
+            row = await enforcement_queries.enforcement_row(connection, int(number))
             return None if row is None else str(row["status"])
         case "execution":
             return (await executions.statuses(connection, [int(number)])).get(int(number))

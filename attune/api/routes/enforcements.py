@@ -17,7 +17,7 @@ from attune.catalog.definitions import Definitions
 from attune.catalog.model import Rule
 from attune.database.paging import Where
 from attune.database.pool import Database, Row
-from attune.executions import queries
+from attune.executions import enforcement_queries
 from attune.rules.conditions import junction_of
 
 
@@ -46,14 +46,14 @@ class EnforcementRoutes:
         for name in ("rule", "event", "status", "trigger_ref", "rule_ref"):
             where.add_if(f"n.{name} = {{}}", getattr(call.query, name))
         async with self._database.acquire() as connection:
-            page = await queries.enforcements_page(connection, where, call.query.window())
+            page = await enforcement_queries.enforcements_page(connection, where, call.query.window())
             letters = await beside_enforcements(connection, page.rows)
         items = [{**row, **_wait(row, letters)} for row in page.rows]
         return many(items, page, call.query, items[-1]["id"] if items else None)
 
     async def show(self, call: Call[NoQuery, None]) -> Response:
         async with self._database.acquire() as connection:
-            row = await queries.enforcement_row(connection, call.path["id"])
+            row = await enforcement_queries.enforcement_row(connection, call.path["id"])
             if row is None:
                 raise NotFound(f"There is no enforcement {call.path['id']}.")
             version = row["definition_version"]

@@ -20,7 +20,7 @@ from attune.base.states import ExecutionStatus
 from attune.catalog.definitions import Definitions
 from attune.database.paging import Where
 from attune.database.pool import Database, Row
-from attune.executions import queries
+from attune.executions import listing_queries, queries
 from attune.executions.completion import Waiters
 from attune.executions.requests import Requests
 from attune.workers.logs import STREAMS, Logs
@@ -131,7 +131,7 @@ class ExecutionRoutes:
 
     async def list(self, call: Call[ExecutionQuery, None]) -> Response:
         async with self._database.acquire() as connection:
-            page = await queries.executions_page(connection, _where(call.query), call.query.window())
+            page = await listing_queries.executions_page(connection, _where(call.query), call.query.window())
             beside = await beside_executions(connection, page.rows)
         items = [summary(row, beside) for row in page.rows]
         return many(items, page, call.query, items[-1]["id"] if items else None)
@@ -190,7 +190,7 @@ class ExecutionRoutes:
 
     async def _view(self, execution_id: int) -> dict[str, Any]:
         async with self._database.acquire() as connection:
-            row = await queries.execution_row(connection, execution_id)
+            row = await listing_queries.execution_row(connection, execution_id)
             if row is None:
                 raise NotFound(f"There is no execution {execution_id}.")
             beside = await beside_executions(connection, [row])

@@ -21,7 +21,7 @@ from attune.database import migrate
 from attune.database.pool import Connection
 from attune.database.storage import Storage
 from attune.events.ingress import Ingress
-from attune.executions import queries as executions
+from attune.executions import listing_queries
 from attune.people import queries as people
 from attune.sources.timers import queries as timers
 from attune.upkeep.recovery import Recovery, report
@@ -122,10 +122,10 @@ class SystemRoutes:
 
     async def _doing(self, connection: Connection) -> dict[str, Any]:
         """What runs, what failed in the last day, what comes next, and what all this runs on."""
-        failing = await executions.failing(connection, self._clock.now() - _DAY, _AMONG, _SHOWN)
+        failing = await listing_queries.failing(connection, self._clock.now() - _DAY, _AMONG, _SHOWN)
         postgresql, migration = await migrate.versions(connection)
         return {
-            "running": [dict(row) for row in await executions.running(connection, _SHOWN)],
+            "running": [dict(row) for row in await listing_queries.running(connection, _SHOWN)],
             "failing": [dict(row) for row in failing],
             "timers": [dict(row) for row in await timers.upcoming(connection, _SHOWN)],
             "versions": {
