@@ -98,6 +98,8 @@ class Client:
         if last is not None:
             headers["Last-Event-ID"] = last
         with self._answer("GET", path, query, headers) as response:
+            if response.headers.get_content_type() != "text/event-stream":
+                raise _no_attune()
             while piece := response.read1():
                 yield piece
 
@@ -125,7 +127,7 @@ class Client:
         except ValueError:
             answer = None
         if not isinstance(answer, dict):
-            raise CommandError("What answers there is no Attune. Check --server and ATTUNE_API_URL.", Exit.UNREACHABLE)
+            raise _no_attune()
         return answer
 
     def _raw(self, method: str, path: str, query: Mapping[str, Any], body: Any = None, key: str | None = None) -> bytes:
@@ -197,6 +199,10 @@ def _parts(url: str) -> tuple[str, str, int | None, str]:
 def segment(text: str) -> str:
     """`text` as one segment of a path."""
     return quote(text, safe="", errors="surrogateescape")
+
+
+def _no_attune() -> CommandError:
+    return CommandError("What answers there is no Attune. Check --server and ATTUNE_API_URL.", Exit.UNREACHABLE)
 
 
 def _unreachable(where: str, error: Exception) -> str:

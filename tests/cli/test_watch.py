@@ -7,6 +7,7 @@ from typing import Any
 
 import anyio
 import pytest
+from anyio.abc import SocketAttribute, SocketStream
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -184,6 +185,21 @@ async def test_what_will_never_be_is_refused(attune: Commands, words: tuple[str,
     answer = await attune("watch", *words)
 
     assert (answer.returncode, said in answer.stderr) == (3, True), answer.stderr
+
+
+async def test_who_answers_and_is_no_attune_is_not_listened_to(attune: Commands) -> None:
+    async def answer(stream: SocketStream) -> None:
+        async with stream:
+            await stream.receive()
+            await stream.send(b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nConnection: close\r\n\r\n<html>\n\n")
+
+    async with await anyio.create_tcp_listener(local_host="127.0.0.1") as listener, anyio.create_task_group() as tasks:
+        tasks.start_soon(listener.serve, answer)
+        port = listener.extra(SocketAttribute.local_port)
+        answered = await attune("watch", "--server", f"http://127.0.0.1:{port}")
+        tasks.cancel_scope.cancel()
+
+    assert (answered.returncode, "is no Attune" in answered.stderr) == (4, True), answered.stderr
 
 
 TELLING = (
