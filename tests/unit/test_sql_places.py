@@ -1,4 +1,4 @@
-"""SQL stands with the owner of its tables, in `queries.py` or `…_queries.py`, where it can be found and its plan be tested."""
+"""SQL stands with the owner of its tables, in modules of `queries`, where it can be found and its plan be tested."""
 
 import ast
 import re
