@@ -122,7 +122,8 @@ def _rules(count: int) -> Mapping[str, str]:
 
 async def _round(server: Serving, folder: Path, readers: int, seconds: float, triggers: Sequence[str]) -> Round:
     # As it is when nobody has looked for minutes.
-    server.engine.bus.watched = frozenset()
+    server.engine.live.look_away(after=0)
+    assert not server.engine.bus.watched, "somebody else looks"
     async with _listening(server, folder, readers) as listeners:
         begun, computed = time.perf_counter(), time.process_time()
         took = await flood(server, MOST_IN_FLIGHT, seconds, triggers)

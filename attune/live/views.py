@@ -87,7 +87,8 @@ class Reader:
     filters: frozenset[Filter]
     write: Callable[[bytes], bool] | None = None
     """Sends to a client that is not behind, False when it is: who waits for something need not be woken to send it."""
-    waits: bool = False
+    is_idle: bool = False
+    """Nothing is on its way to it that something else could overtake."""
     waiting: deque[Part] = field(default_factory=deque)
     size: int = 0
     reset: str | None = None
@@ -105,7 +106,7 @@ class Reader:
 
     def give(self, part: Part) -> bool:
         """Send a part, or let it wait for the reader; False when too much does, and ends it."""
-        if self.write and self.waits and not self.changed.is_set() and self.write(b"".join(part.bytes())):
+        if self.write and self.is_idle and not self.changed.is_set() and self.write(b"".join(part.bytes())):
             return True
         self.size += part.size
         if self.size > KEPT:
@@ -210,9 +211,9 @@ class LiveViews:
 
     async def take(self, reader: Reader) -> Taken:
         """What waits for a reader, as soon as something does."""
-        reader.waits = True
+        reader.is_idle = True
         await reader.changed.wait()
-        reader.waits = False
+        reader.is_idle = False
         reader.changed.clear()
         parts = [piece for part in reader.waiting for piece in part.bytes()]
         taken = Taken(parts, reader.reset, reader.pulse, reader.end, self.position)
@@ -233,7 +234,19 @@ class LiveViews:
             for reader, slot in self._slots.items():
                 if slot == tick % PULSE:
                     self._beat(reader)
-            self._look_away()
+            self.look_away()
+
+    def look_away(self, after: float = KEPT_FOR) -> None:
+        """Have nothing told any more of what nobody has looked at for so many seconds."""
+        now = self._bus.clock.monotonic()
+        looked_at = {entity for reader in self._slots for entity in reader.entities}
+        self._left = {entity: self._left.get(entity, now) for entity in self._since.keys() - looked_at}
+        for entity, left in self._left.items():
+            if now - left >= after:
+                del self._since[entity]
+        self._bus.watched = frozenset(self._since)
+        if not self._since:
+            self._ring.clear()
 
     def collect(self) -> list[Metric]:
         """The metrics."""
@@ -289,18 +302,6 @@ class LiveViews:
         for entity in entities:
             self._since.setdefault(entity, self._last)
         self._bus.watched = frozenset(self._since)
-
-    def _look_away(self) -> None:
-        """Have nothing told any more of what nobody has looked at for a while."""
-        now = self._bus.clock.monotonic()
-        looked_at = {entity for reader in self._slots for entity in reader.entities}
-        self._left = {entity: self._left.get(entity, now) for entity in self._since.keys() - looked_at}
-        for entity, left in self._left.items():
-            if now - left > KEPT_FOR:
-                del self._since[entity]
-        self._bus.watched = frozenset(self._since)
-        if not self._since:
-            self._ring.clear()
 
     def _join(self, reader: Reader) -> None:
         self._look(reader.entities)

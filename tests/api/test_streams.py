@@ -427,7 +427,7 @@ async def test_who_does_not_read_is_cut_and_told_why_and_the_others_notice_nothi
 
 
 async def test_who_is_behind_for_a_while_gets_everything_in_its_order(site: Site) -> None:
-    """What is sent at once does not overtake what waits."""
+    """Its connection is full now and then; nothing is lost for that."""
     count = 1_500
     async with stream_of(site, entity="event") as stream:
         await stream.until("reset")
